@@ -1,0 +1,67 @@
+"""Where everything of a run lies. Pure: names only, nothing is touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """`<root>/<run id>`; every file below has exactly one writer."""
+
+    root: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.root.name
+
+    @property
+    def record(self) -> Path:
+        """run.json: what submit intends, written before the scheduler is called."""
+        return self.root / "run.json"
+
+    @property
+    def spec(self) -> Path:
+        """The spec as the person wrote it, byte for byte."""
+        return self.root / "spec.yaml"
+
+    @property
+    def bundle(self) -> Path:
+        return self.root / "bundle"
+
+    @property
+    def plan(self) -> Path:
+        return self.bundle / "plan.json"
+
+    @property
+    def secrets(self) -> Path:
+        return self.root / "secrets"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def scheduler_log(self) -> Path:
+        """What the batch script or the local supervisor itself printed."""
+        return self.root / "scheduler.log"
+
+    def attempt(self, attempt: int) -> Path:
+        return self.root / "attempts" / f"{attempt:03d}"
+
+    def metrics(self, attempt: int) -> Path:
+        return self.attempt(attempt) / "metrics.jsonl"
+
+    def node(self, attempt: int, node: int) -> Path:
+        return self.attempt(attempt) / f"node-{node:04d}"
+
+    def rank_log(self, attempt: int, node: int, rank: int) -> Path:
+        return self.node(attempt, node) / f"rank-{rank:05d}.log"
+
+    def exit_record(self, attempt: int, node: int, rank: int) -> Path:
+        return self.node(attempt, node) / f"rank-{rank:05d}.exit.json"
