@@ -1,0 +1,85 @@
+"""Text as bytes: where it comes from, and what of it is held out."""
+
+from __future__ import annotations
+
+import platform
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from orchestrator.errors import UserError
+
+MAX_FOLDER_BYTES = 2 << 30
+_NOT_LIBRARY = frozenset(
+    {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
+)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """uint8 tensors of shape (bytes,); `train` and `heldout` share no byte."""
+
+    train: torch.Tensor
+    heldout: torch.Tensor
+    source: str
+    """In words, for the log."""
+
+
+def load_corpus(path: str | None, *, heldout_share: float = 0.05) -> Corpus:
+    """Bytes of a text file (memory mapped), of a folder's files, or of Python's own library.
+
+    Files are joined in the order of their relative paths, so every rank and every machine with
+    the same files sees the same bytes. The last `heldout_share` of them is held out.
+    Raises UserError where there is nothing to read, or a folder is too large for memory.
+    """
+    try:
+        text, source = _read(path)
+    except OSError as error:
+        raise UserError(f"cannot read the data {error.filename}: {error.strerror}") from error
+    cut = len(text) - int(len(text) * heldout_share)
+    return Corpus(text[:cut], text[cut:], f"{len(text):,} bytes, {source}")
+
+
+def _read(path: str | None) -> tuple[torch.Tensor, str]:
+    if path is None:
+        return _standard_library(), f"source of Python {platform.python_version()}"
+    place = Path(path)
+    if place.is_dir():
+        files = sorted(file for file in place.rglob("*") if file.is_file())
+        return _joined(files, place), f"{len(files)} files in {path}"
+    return _mapped(place), path
+
+
+def _standard_library() -> torch.Tensor:
+    root = Path(sysconfig.get_path("stdlib"))
+    files = [
+        file
+        for file in root.rglob("*.py")
+        if _NOT_LIBRARY.isdisjoint(file.relative_to(root).parts) and file.is_file()
+    ]
+    return _joined(sorted(files), root)
+
+
+def _joined(files: list[Path], root: Path) -> torch.Tensor:
+    size = sum(file.stat().st_size for file in files)
+    if size == 0:
+        raise UserError(
+            f"{root} has no text to train on", hint="give the path of a text file with --data"
+        )
+    if size > MAX_FOLDER_BYTES:
+        raise UserError(
+            f"{root} holds {size:,} bytes, more than is read into every rank's memory",
+            hint="join its files into one, which is memory mapped: find DIR -type f | sort | "
+            "xargs cat > data.txt",
+        )
+    return torch.frombuffer(bytearray(b"\n".join(map(Path.read_bytes, files))), dtype=torch.uint8)
+
+
+def _mapped(path: Path) -> torch.Tensor:
+    with path.open("rb") as file:  # torch's own message for an unreadable file is no sentence
+        size = file.seek(0, 2)
+    if size == 0:
+        raise UserError(f"the data file {path} is empty")
+    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)

@@ -1,0 +1,110 @@
+"""A small causal transformer over bytes, in plain PyTorch."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from orchestrator.errors import UserError
+
+VOCABULARY = 256
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention (Vaswani et al. 2017) with rotary positions (Su et al. 2021)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """(batch, time, dim) -> the same; `cos` and `sin`: (time, dim / heads / 2)."""
+        batch, time, dim = x.shape
+        qkv = self.qkv(x).view(batch, time, 3, self.heads, dim // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(
+            rotated(q, cos, sin), rotated(k, cos, sin), v, is_causal=True
+        )
+        return self.out(mixed.transpose(1, 2).reshape(batch, time, dim))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """Attention and SwiGLU (Shazeer 2020), each behind an RMSNorm (Zhang and Sennrich 2019)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        hidden = 8 * dim // 3 // 16 * 16  # as many weights as a plain 4x feed-forward
+        self.attention_norm = nn.RMSNorm(dim)
+        self.attention = Attention(dim, heads)
+        self.feed_norm = nn.RMSNorm(dim)
+        self.gate_up = nn.Linear(dim, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """(batch, time, dim) -> the same."""
+        x = x + self.attention(self.attention_norm(x), cos, sin)
+        gate, up = self.gate_up(self.feed_norm(x)).chunk(2, dim=-1)
+        return x + self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
+
+
+class ByteTransformer(nn.Module):
+    """Next-byte prediction; input and output embedding are one matrix (Press and Wolf 2017)."""
+
+    def __init__(self, *, context: int, dim: int, layers: int, heads: int) -> None:
+        """`context` is the longest input in bytes. Raises UserError for dims that do not divide."""
+        if dim % heads or dim // heads % 2:
+            raise UserError(
+                f"--dim {dim} does not divide into {heads} heads of an even size",
+                hint=f"make --dim a multiple of {2 * heads}",
+            )
+        super().__init__()
+        self.context = context
+        self.embedding = nn.Embedding(VOCABULARY, dim)
+        self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(layers))
+        self.norm = nn.RMSNorm(dim)
+        cos, sin = rotary_tables(context, dim // heads)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+        self.apply(lambda module: _initialise(module, layers))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """int64 (batch, time) with time <= context -> logits (batch, time, 256)."""
+        x = self.embedding(tokens)
+        cos, sin = self.get_buffer("cos"), self.get_buffer("sin")
+        for block in self.blocks:
+            x = block(x, cos[: tokens.shape[1]], sin[: tokens.shape[1]])
+        return F.linear(self.norm(x), self.embedding.weight)
+
+
+def rotary_tables(context: int, head_dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin of every position's angles: float32 (context, head_dim / 2) each."""
+    frequencies = 10_000.0 ** (-torch.arange(0, head_dim, 2).float() / head_dim)
+    angles = torch.outer(torch.arange(context).float(), frequencies)
+    return angles.cos(), angles.sin()
+
+
+def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Turn each pair (x[i], x[i + half]) by its position's angle. x: (..., time, head_dim)."""
+    low, high = x.float().chunk(2, dim=-1)
+    turned = torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1)
+    return turned.to(x.dtype)
+
+
+def next_byte_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy in nats a byte. logits (batch, time, 256), targets (batch, time)."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+
+def _initialise(module: nn.Module, layers: int) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=module.in_features**-0.5)
+    elif isinstance(module, nn.Embedding):
+        # Tied to the output: larger and the first logits would be far from uniform.
+        nn.init.normal_(module.weight, std=0.02)
+    elif isinstance(module, Block):
+        # The residual stream sums 2 x layers branches (Radford et al. 2019); children come first.
+        for branch in (module.attention.out, module.down):
+            branch.weight.data.mul_((2 * layers) ** -0.5)

@@ -1,0 +1,114 @@
+"""The plan as a training entrypoint sees it: read from PTX_PLAN, or made up without ptx."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator.plan.plan import PLAN_VERSION
+from orchestrator.runs.layout import RunLayout
+from orchestrator.spec.policies import Checkpoint, Logging
+from orchestrator.spec.strategy import Ddp, Strategy
+from orchestrator.spec.training import Training
+from orchestrator.training.errors import PlanMismatch
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """The part of plan.json that concerns a rank. Batch sizes are in samples."""
+
+    world_size: int
+    procs_per_node: int
+    gpus_per_node: int
+    """0 means that the ranks compute on CPU and talk through gloo."""
+    global_batch: int
+    """Samples of one optimizer step over all ranks."""
+    strategy: Strategy
+    training: Training
+    logging: Logging
+    checkpoint: Checkpoint
+    metrics_path: Path | None
+    """Where rank 0 writes metrics.jsonl; None outside a run of ptx."""
+    group_shared: bool
+
+
+def load_plan(environ: Mapping[str, str], *, gpus: int) -> TrainingPlan:
+    """Read the plan that PTX_PLAN names; without it, take world size and defaults from `environ`.
+
+    `gpus` is the number of GPUs this process sees; only the plan made up without ptx uses it.
+    Raises PlanMismatch where the file is missing, is no plan, or has another version.
+    """
+    path = environ.get("PTX_PLAN")
+    if path is None:
+        return _plan_without_ptx(environ, gpus)
+    fields = _read(Path(path))
+    try:
+        return TrainingPlan(
+            world_size=fields["world_size"],
+            procs_per_node=fields["procs_per_node"],
+            gpus_per_node=fields["gpus_per_node"],
+            global_batch=fields["global_batch"],
+            strategy=TypeAdapter[Strategy](Strategy).validate_python(fields["strategy"]),
+            training=Training.model_validate(fields["training"]),
+            logging=Logging.model_validate(fields["logging"]),
+            checkpoint=Checkpoint.model_validate(fields["checkpoint"]),
+            metrics_path=_metrics_path(environ, fields),
+            group_shared=fields["group_shared"],
+        )
+    except KeyError as error:
+        raise PlanMismatch(f"the plan {path} has no field {error}", hint=_RESUBMIT) from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise PlanMismatch(
+            f"the plan {path} does not fit this version of ptx: {where}: {problem['msg']}",
+            hint=_RESUBMIT,
+        ) from error
+
+
+_RESUBMIT = "submit the spec again with the ptx that is installed here"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PlanMismatch(
+            f"PTX_PLAN names {path}, which cannot be read as a plan: {error}",
+            hint="unset PTX_PLAN to run without ptx",
+        ) from error
+    version = fields.get("version") if isinstance(fields, dict) else None
+    if version != PLAN_VERSION:
+        raise PlanMismatch(
+            f"the plan {path} has version {version!r}, and this ptx reads version {PLAN_VERSION}",
+            hint=_RESUBMIT,
+        )
+    return dict(fields)
+
+
+def _metrics_path(environ: Mapping[str, str], fields: Mapping[str, Any]) -> Path:
+    run_dir = Path(environ.get("PTX_RUN_DIR", fields["run_dir"]))
+    return RunLayout(run_dir).metrics(int(environ.get("PTX_ATTEMPT", "0")))
+
+
+def _plan_without_ptx(environ: Mapping[str, str], gpus: int) -> TrainingPlan:
+    world_size = int(environ.get("WORLD_SIZE", "1"))
+    procs_per_node = int(environ.get("LOCAL_WORLD_SIZE", world_size))
+    training = Training()
+    return TrainingPlan(
+        world_size=world_size,
+        procs_per_node=procs_per_node,
+        gpus_per_node=procs_per_node if gpus >= procs_per_node else 0,
+        global_batch=training.micro_batch * training.accumulation * world_size,
+        strategy=Ddp(),
+        training=training,
+        logging=Logging(),
+        checkpoint=Checkpoint(),
+        metrics_path=None,
+        group_shared=False,
+    )
