@@ -83,7 +83,7 @@ class Launch:
     """
 
     argv: tuple[Word, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, Word] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 

@@ -1,0 +1,70 @@
+"""job.sbatch: ptx's own text, from the first `#SBATCH` line to srun."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.errors import UserError
+from orchestrator.plan.plan import Plan
+from orchestrator.render.quoting import load_template
+from orchestrator.render.sbatch_header import Option, header, job_options
+from orchestrator.spec.job import JobSpec
+
+
+def job_sbatch(spec: JobSpec, plan: Plan) -> bytes:
+    """Pure. Raise UserError for what sbatch cannot be told."""
+    options: list[Option] = [
+        ("job-name", plan.run_id),
+        ("comment", f"ptx:{plan.run_id}"),
+        *job_options(spec, plan),
+        *_signal(spec),
+        *_requeue(spec),
+        ("output", filename_pattern(f"{plan.run_dir}/scheduler.log")),
+        ("open-mode", "append"),
+        ("export", "ALL"),
+    ]
+    text = load_template("job.sbatch.j2").render(
+        header=header(options),
+        umask="007" if plan.group_shared else "077",
+        run_dir=plan.run_dir,
+        srun=srun_options(plan),
+        python=plan.python,
+    )
+    return text.encode()
+
+
+def srun_options(plan: Plan) -> tuple[str, ...]:
+    return (
+        f"--nodes={plan.nodes}",
+        f"--ntasks={plan.nodes}",
+        "--ntasks-per-node=1",
+        "--kill-on-bad-exit=1",
+        # The task holds all ranks of its node: bound to its share of one, they would crowd it.
+        "--cpu-bind=none",
+        "--mpi=none",
+        "--export=ALL",
+    )
+
+
+def filename_pattern(path: str) -> str:
+    """A path that sbatch reads as it is: `%` doubled.
+
+    Raise UserError for a backslash, which switches sbatch's patterns off and then vanishes.
+    """
+    if "\\" in path:
+        raise UserError(
+            f"the run folder {path!r} has a backslash, which sbatch takes out of file names",
+            hint="choose another folder with --runs",
+        )
+    return path.replace("%", "%%")
+
+
+def _signal(spec: JobSpec) -> Iterator[Option]:
+    # Before a limit that the partition sets, there is nobody to say how long before.
+    if spec.resources.time_limit is not None:
+        yield "signal", f"USR2@{spec.slurm.signal_before}"
+
+
+def _requeue(spec: JobSpec) -> Iterator[Option]:
+    if not {"requeue", "no-requeue"} & spec.slurm.options.keys():
+        yield ("requeue" if spec.restart.max else "no-requeue"), True

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import UserError
+from orchestrator.plan.plan import Plan, Target
+from orchestrator.plan.planner import plan
+from orchestrator.render.sbatch import job_sbatch
+from orchestrator.render.sbatch_header import clock, sbatch_line
+from orchestrator.spec.job import JobSpec
+
+RUNS = Path("/runs")
+
+
+def made(spec: dict[str, Any], runs: Path = RUNS) -> tuple[JobSpec, Plan]:
+    whole = JobSpec.model_validate(
+        {
+            "name": "x",
+            "scheduler": "slurm",
+            "entrypoint": {"command": ["true"]},
+            "resources": {"gpus_per_node": 4, "nodes": 2},
+        }
+        | spec
+    )
+    target = Target("/opt/python", Path("/home/kim"))
+    return whole, plan(whole, Path("job.yaml"), target, "x-000001", runs / "x-000001")
+
+
+def script(spec: dict[str, Any], runs: Path = RUNS) -> str:
+    return job_sbatch(*made(spec, runs)).decode()
+
+
+def options(spec: dict[str, Any], runs: Path = RUNS) -> list[str]:
+    return [
+        line.removeprefix("#SBATCH --")
+        for line in script(spec, runs).splitlines()
+        if line.startswith("#SBATCH ")
+    ]
+
+
+def test_every_option_stands_on_one_line_before_the_first_command() -> None:
+    lines = script({}).splitlines()
+    header = [index for index, line in enumerate(lines) if line.startswith("#SBATCH")]
+    commands = [index for index, line in enumerate(lines) if line and not line.startswith("#")]
+    assert lines[0] == "#!/bin/bash"
+    assert header == list(range(1, len(header) + 1))
+    assert max(header) < min(commands)
+
+
+def test_the_job_bears_the_run_id_twice_and_starts_one_task_a_node() -> None:
+    found = options({})
+    assert found[:4] == [
+        "job-name=x-000001",
+        "comment=ptx:x-000001",
+        "nodes=2",
+        "ntasks-per-node=1",
+    ]
+    assert "output=/runs/x-000001/scheduler.log" in found
+    assert "open-mode=append" in found
+
+
+@pytest.mark.parametrize(
+    ("slurm", "expected"),
+    [
+        ({}, "gres=gpu:4"),
+        ({"gpu_type": "a100"}, "gres=gpu:a100:4"),
+        ({"gpu_flag": "gpus-per-node"}, "gpus-per-node=4"),
+        ({"gpu_flag": "gpus-per-node", "gpu_type": "h100"}, "gpus-per-node=h100:4"),
+        ({"gpu_flag": "gpus-per-task"}, "gpus-per-task=4"),
+        ({"gpu_flag": "none"}, None),
+    ],
+)
+def test_gpus_are_asked_for_in_the_sites_dialect(
+    slurm: dict[str, Any], expected: str | None
+) -> None:
+    found = [option for option in options({"slurm": slurm}) if "g" in option and "4" in option]
+    assert found == ([expected] if expected else [])
+
+
+def test_a_cpu_job_asks_for_no_gpus() -> None:
+    assert not any("gpu" in option for option in options({"resources": {"gpus_per_node": 0}}))
+
+
+@pytest.mark.parametrize(
+    ("flag", "resources", "expected"),
+    [
+        ("mem", {}, "mem=65536M"),
+        ("mem-per-cpu", {"cpus_per_task": 3}, "mem-per-cpu=21846M"),
+        ("mem-per-gpu", {}, "mem-per-gpu=16384M"),
+        ("none", {}, None),
+    ],
+)
+def test_memory_is_asked_for_in_the_sites_dialect(
+    flag: str, resources: dict[str, Any], expected: str | None
+) -> None:
+    asked = {"gpus_per_node": 4, "memory": "64GB"} | resources
+    found = options({"resources": asked, "slurm": {"memory_flag": flag}})
+    assert [option for option in found if option.startswith("mem")] == (
+        [expected] if expected else []
+    )
+
+
+@pytest.mark.parametrize(("flag", "gpus"), [("mem-per-cpu", 4), ("mem-per-gpu", 0)])
+def test_memory_shares_of_nothing_are_refused(flag: str, gpus: int) -> None:
+    resources = {"gpus_per_node": gpus, "memory": "64GB"}
+    with pytest.raises(UserError, match=flag):
+        script({"resources": resources, "slurm": {"memory_flag": flag}})
+
+
+def test_a_warning_signal_goes_only_with_a_time_limit() -> None:
+    assert not any(option.startswith(("signal", "time")) for option in options({}))
+    limited = options({"resources": {"gpus_per_node": 1, "time_limit": "90m"}})
+    assert "time=0-01:30:00" in limited
+    assert "signal=USR2@120" in limited
+
+
+def test_times_are_in_slurms_own_form() -> None:
+    assert clock(59) == "0-00:00:59"
+    assert clock(2 * 86400 + 3661) == "2-01:01:01"
+
+
+def test_no_key_and_no_requeue_unless_asked_for() -> None:
+    found = options({})
+    assert "no-requeue" in found
+    assert not any(option.startswith("wckey") for option in found)
+    asked = options({"restart": {"max": 2}, "slurm": {"wckey": "k"}})
+    assert "requeue" in asked
+    assert "no-requeue" not in asked
+    assert "wckey=k" in asked
+
+
+def test_the_persons_own_options_are_given_on() -> None:
+    more = {"mail-type": "END", "requeue": True, "nice": 5, "switches": "1@10:00"}
+    found = options({"slurm": {"options": more, "exclusive": True, "partition": "a,b"}})
+    assert {"mail-type=END", "requeue", "nice=5", "switches=1@10:00"} <= set(found)
+    assert {"exclusive", "partition=a,b"} <= set(found)
+    assert found.count("requeue") == 1
+    assert "no-requeue" not in found
+
+
+def test_options_that_ptx_sets_are_refused() -> None:
+    with pytest.raises(UserError, match=r"slurm\.options sets output"):
+        script({"slurm": {"options": {"output": "/elsewhere"}}})
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("plain", "#SBATCH --constraint=plain"),
+        ("a b", '#SBATCH --constraint="a b"'),
+        ("a#b", '#SBATCH --constraint="a#b"'),
+        ('a"b', '#SBATCH --constraint="a\\"b"'),
+        ("a'b", '#SBATCH --constraint="a\'b"'),
+        ("a\\b", '#SBATCH --constraint="a\\\\b"'),
+        ("$(x)", '#SBATCH --constraint="$(x)"'),
+    ],
+)
+def test_values_are_quoted_as_sbatch_reads_them(value: str, line: str) -> None:
+    assert sbatch_line("constraint", value) == line
+
+
+def test_a_newline_in_a_value_is_refused() -> None:
+    with pytest.raises(UserError, match=r"U\+000A"):
+        sbatch_line("constraint", "a\ntouch canary")
+
+
+def test_a_run_folder_with_percent_signs_is_doubled_and_one_with_a_backslash_refused() -> None:
+    assert "output=/a%%j/x-000001/scheduler.log" in options({}, Path("/a%j"))
+    with pytest.raises(UserError, match="backslash"):
+        script({}, Path("/a\\b"))
+
+
+def test_the_script_is_bash_and_records_the_start_first_of_all(tmp_path: Path) -> None:
+    """Run with an srun that only shows its arguments: what it is told is what would start."""
+    runs = tmp_path / "it's $(touch canary) %j"
+    runs.mkdir()
+    (tmp_path / "srun").write_text('#!/bin/bash\nprintf "%s\\n" "$@" "$SRUN_CPUS_PER_TASK"\n')
+    (tmp_path / "srun").chmod(0o755)
+    job = tmp_path / "job.sbatch"
+    job.write_text(script({}, runs))
+    done = subprocess.run(
+        ["bash", str(job)],
+        env={
+            "PATH": f"{tmp_path}:/usr/bin:/bin",
+            "SLURM_JOB_ID": "12",
+            "SLURM_RESTART_COUNT": "3",
+            "SLURM_CPUS_PER_TASK": "6",
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = done.stdout.splitlines()
+    run = runs / "x-000001"
+    assert told[-5:] == [
+        "ptx",
+        "/opt/python",
+        f"{run}/bundle/agent.pyz",
+        f"{run}/bundle/plan.json",
+        "6",
+    ]
+    assert {"--nodes=2", "--ntasks=2", "--kill-on-bad-exit=1"} <= set(told)
+    events = (run / "events" / "job.jsonl").read_text().splitlines()
+    assert len(events) == 1
+    assert '"type":"job_started","job_id":"12","attempt":3' in events[0]
+    assert (run / "events" / "job.jsonl").stat().st_mode & 0o777 == 0o600
+    assert not list(tmp_path.rglob("canary"))
