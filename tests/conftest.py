@@ -12,6 +12,8 @@ import pytest
 
 NEEDS_SLURM = "needs a real SLURM: run pytest with --slurm (as root on Debian)"
 
+pytest.register_assert_rewrite("support.main_job", "support.ptx")
+
 _skipped: list[str] = []
 
 

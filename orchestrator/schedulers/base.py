@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from orchestrator.plan.plan import Plan, Target
-from orchestrator.render.bundle import Bundle, BundleFile
-from orchestrator.runs.layout import RunLayout
-from orchestrator.spec.job import JobSpec
+if TYPE_CHECKING:  # `ptx status` needs the states here, and none of pydantic
+    from orchestrator.plan.plan import Plan, Target
+    from orchestrator.render.bundle import Bundle, BundleFile
+    from orchestrator.runs.layout import RunLayout
+    from orchestrator.spec.job import JobSpec
 
 
 class JobState(StrEnum):

@@ -1,0 +1,108 @@
+"""SLURM: submission through submitit, everything else through SLURM's own commands."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import SchedulerUnreachable, UserError
+from orchestrator.plan.plan import Target
+from orchestrator.render.bundle import BundleFile
+from orchestrator.schedulers import slurm_query
+from orchestrator.schedulers.base import JobInfo
+from orchestrator.schedulers.environment import cleaned_os_environ
+from orchestrator.schedulers.slurm_command import (
+    ask,
+    is_unreachable,
+    missing,
+    ping,
+    sentence,
+    unreachable,
+)
+from orchestrator.schedulers.slurm_refusal import refusal
+
+if TYPE_CHECKING:  # `ptx status` asks for states here, and needs none of pydantic
+    from orchestrator.plan.plan import Plan
+    from orchestrator.render.bundle import Bundle
+    from orchestrator.runs.layout import RunLayout
+    from orchestrator.spec.job import JobSpec
+
+SCRIPT = "job.sbatch"
+
+
+class Slurm:
+    name = "slurm"
+
+    def target(self, spec: JobSpec) -> Target:  # noqa: ARG002
+        """A login node knows nothing of the compute nodes' GPUs."""
+        return Target(sys.executable, Path.cwd(), gpus=0, cpus=os.cpu_count() or 1)
+
+    def render(self, spec: JobSpec, plan: Plan) -> tuple[BundleFile, ...]:
+        from orchestrator.render.sbatch import job_sbatch
+
+        return (BundleFile(SCRIPT, job_sbatch(spec, plan)),)
+
+    def submit_argv(self, layout: RunLayout) -> tuple[str, ...]:
+        return ("sbatch", "--parsable", str(layout.bundle / SCRIPT))
+
+    def check(self) -> None:
+        ping()
+
+    def submit(self, bundle: Bundle, layout: RunLayout) -> str:  # noqa: ARG002
+        """Raises SubmissionRefused with sbatch's own sentence, or SchedulerUnreachable."""
+        try:
+            return self._submit(layout)
+        except SchedulerUnreachable:
+            # "Socket timed out" comes also after the controller took the job.
+            with contextlib.suppress(SchedulerUnreachable):
+                if job_id := self.find(layout.run_id):
+                    return job_id
+            raise
+
+    def _submit(self, layout: RunLayout) -> str:
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        from orchestrator.schedulers.slurm_executor import ScriptExecutor
+
+        argv = self.submit_argv(layout)
+        # submitit prints what sbatch said besides raising it.
+        quiet = contextlib.redirect_stderr(io.StringIO())
+        with tempfile.TemporaryDirectory(prefix="ptx-") as folder, cleaned_os_environ(), quiet:
+            try:
+                executor = ScriptExecutor(Path(folder), layout.bundle / SCRIPT, argv)
+            except RuntimeError as error:  # how submitit says that there is no srun
+                raise missing("srun") from error
+            try:
+                return executor.submit_script()
+            except (FileNotFoundError, PermissionError) as error:
+                raise missing(argv[0]) from error
+            except FailedSubmissionError as error:
+                raise unreachable(str(error)) from error
+            except FailedJobError as error:
+                said = str(error)
+                if is_unreachable(said):
+                    raise unreachable(sentence(said)) from error
+                raise refusal(said) from error
+
+    def cancel(self, layout: RunLayout, job_id: str) -> None:  # noqa: ARG002
+        """Raises UserError where SLURM will not let this person end the job."""
+        ping()
+        answer = ask(["scancel", job_id])
+        gone = ("Invalid job id", "already completing or completed")
+        if answer.code != 0 and not any(word in answer.err for word in gone):
+            raise UserError(
+                f"SLURM did not cancel job {job_id}: {sentence(answer.err)}",
+                hint="only the job's owner and the site's operators may cancel it",
+            )
+
+    def find(self, run_id: str) -> str | None:
+        return slurm_query.find(run_id)
+
+    def query(self, jobs: Mapping[str, RunLayout]) -> Sequence[JobInfo]:
+        return slurm_query.query(list(jobs))

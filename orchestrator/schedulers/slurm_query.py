@@ -1,0 +1,96 @@
+"""The state of many jobs with few questions: squeue for what it still knows, sacct for the rest.
+
+squeue forgets a job MinJobAge (300 s by default) after its end. sacct knows it for good, but
+many sites run no accounting, so an sacct that fails is normal. Where neither knows a job its
+state is unknown, which says nothing about success or failure.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+from orchestrator.errors import SchedulerUnreachable
+from orchestrator.schedulers.base import JobInfo, JobState
+from orchestrator.schedulers.slurm_command import ask, ping
+from orchestrator.schedulers.slurm_states import (
+    SACCT_FORMAT,
+    SQUEUE_FORMAT,
+    parse_sacct,
+    parse_squeue,
+)
+
+_CHUNK = 500
+"""Jobs in one question: bounds the length of a command line and the database's work."""
+_EVER = ("-Snow-365days", "-Enow+365days")
+"""sacct asked by name looks at what was eligible since last midnight: not at a job of yesterday,
+nor at one that is deferred."""
+
+
+def query(job_ids: Sequence[str]) -> list[JobInfo]:
+    """One JobInfo a job, in the order given. Never raises for a SLURM that does not answer."""
+    known: dict[str, JobInfo] = {}
+    why = "neither squeue nor sacct knows this job"
+    try:
+        ping()
+        known |= _from_squeue(job_ids)
+    except SchedulerUnreachable as error:
+        why = error.message
+    absent = [job_id for job_id in job_ids if job_id not in known]
+    known |= _from_sacct(absent)
+    return [known.get(job_id) or JobInfo(job_id, JobState.UNKNOWN, why) for job_id in job_ids]
+
+
+def find(name: str) -> str | None:
+    """The newest job of this user that bears this name.
+
+    Raises SchedulerUnreachable when squeue does not answer: that is not "there is none".
+    """
+    ping()
+    user = str(os.getuid())
+    answer = ask(
+        ["squeue", "-h", "--states=all", f"--user={user}", f"--name={name}", "-o", "%i|%T|%j"]
+    )
+    if job_id := _newest(answer.out, name):
+        return job_id
+    fields = ["-n", "-P", "-X", "--format=JobID,State,JobName"]
+    try:
+        answer = ask(["sacct", *fields, f"--user={user}", f"--name={name}", *_EVER])
+    except SchedulerUnreachable:
+        return None
+    return _newest(answer.out, name)
+
+
+def _newest(text: str, name: str) -> str | None:
+    rows = (line.strip().split("|", 2) for line in text.splitlines())
+    ids = [int(row[0]) for row in rows if len(row) == 3 and row[2] == name and row[0].isdigit()]
+    return str(max(ids)) if ids else None
+
+
+def _from_squeue(job_ids: Sequence[str]) -> dict[str, JobInfo]:
+    known: dict[str, JobInfo] = {}
+    for chunk in _chunks(job_ids):
+        # A single unknown id is an error to squeue ("Invalid job id"), among others it is not.
+        asked = ",".join(chunk)
+        answer = ask(["squeue", "-h", "--states=all", f"--jobs={asked}", "-o", SQUEUE_FORMAT])
+        known |= parse_squeue(answer.out)
+    return known
+
+
+def _from_sacct(job_ids: Sequence[str]) -> dict[str, JobInfo]:
+    known: dict[str, JobInfo] = {}
+    for chunk in _chunks(job_ids):
+        # Without --duplicates a requeued job's older starts hide, and so may the newest one.
+        argv = ["sacct", "--duplicates", "-n", "-P", "-X", f"--format={SACCT_FORMAT}"]
+        try:
+            answer = ask([*argv, f"--jobs={','.join(chunk)}"])
+        except SchedulerUnreachable:
+            return known
+        if answer.code != 0:
+            return known
+        known |= parse_sacct(answer.out)
+    return known
+
+
+def _chunks(job_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (job_ids[start : start + _CHUNK] for start in range(0, len(job_ids), _CHUNK))

@@ -1,0 +1,134 @@
+"""What of the SLURM scheduler needs no SLURM."""
+
+import subprocess
+import sys
+
+import pytest
+
+from orchestrator.errors import SchedulerUnreachable, UserError
+from orchestrator.runs.layout import RunLayout
+from orchestrator.schedulers import registry
+from orchestrator.schedulers.base import JobState
+from orchestrator.schedulers.slurm import Slurm
+
+
+@pytest.fixture
+def no_commands(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def stub(folder, name, text):
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_the_registry_knows_the_built_in_schedulers():
+    assert registry.names()[:2] == ["local", "slurm"]
+    assert registry.get("slurm").name == "slurm"
+    assert registry.get("local").name == "local"
+
+
+def test_an_unknown_scheduler_gets_a_suggestion():
+    with pytest.raises(UserError) as caught:
+        registry.get("slrum")
+    assert "did you mean 'slurm'" in caught.value.hint
+
+
+def test_a_scheduler_of_another_package_is_found_by_its_entry_point(tmp_path, monkeypatch):
+    info = tmp_path / "ptx_cloud-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ptx-cloud\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(
+        "[ptx.schedulers]\ncloud = ptx_cloud_x:Cloud\nbroken = ptx_cloud_x:Absent\n"
+        "slurm = ptx_cloud_x:Cloud\n"
+    )
+    (tmp_path / "ptx_cloud_x.py").write_text("class Cloud:\n    name = 'cloud'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert registry.get("cloud").name == "cloud"
+    assert registry.get("slurm").name == "slurm"
+    assert registry.names().count("slurm") == 1
+    with pytest.raises(UserError, match=r"'broken'.*cannot be loaded"):
+        registry.get("broken")
+
+
+def test_the_dry_run_names_the_bundles_own_script(tmp_path):
+    argv = Slurm().submit_argv(RunLayout(tmp_path / "run"))
+    assert argv == ("sbatch", "--parsable", str(tmp_path / "run" / "bundle" / "job.sbatch"))
+
+
+def test_no_slurm_here_is_said_with_the_way_out(no_commands):
+    with pytest.raises(SchedulerUnreachable) as caught:
+        Slurm().check()
+    assert caught.value.exit_code == 4
+    assert "scontrol" in caught.value.message
+    assert "--scheduler local" in caught.value.hint
+
+
+def test_submission_without_srun_is_unreachable_and_not_a_traceback(no_commands, tmp_path):
+    with pytest.raises(SchedulerUnreachable, match="srun"):
+        Slurm().submit(None, RunLayout(tmp_path))
+
+
+def test_states_are_unknown_where_slurm_is_absent(no_commands, tmp_path):
+    (info,) = Slurm().query({"12": RunLayout(tmp_path)})
+    assert info.state is JobState.UNKNOWN
+    assert "not on this machine" in info.reason
+
+
+def test_a_thousand_finished_jobs_cost_few_questions(tmp_path, monkeypatch):
+    """squeue has forgotten all, sacct answers in chunks of 500."""
+    log = tmp_path / "asked"
+    stub(tmp_path, "scontrol", "echo 'Slurmctld(primary) at head is UP'")
+    stub(tmp_path, "squeue", f"echo squeue >> {log}; echo 'Invalid job id specified' >&2; exit 1")
+    stub(
+        tmp_path,
+        "sacct",
+        f"echo sacct >> {log}\n"
+        'for a in "$@"; do case $a in --jobs=*) jobs=${a#--jobs=};; esac; done\n'
+        'IFS=,; for j in $jobs; do echo "$j|COMPLETED|0:0"; done',
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    ids = [str(number) for number in range(1, 1201)]
+    infos = Slurm().query(dict.fromkeys(ids, RunLayout(tmp_path)))
+    assert [info.job_id for info in infos] == ids
+    assert {info.state for info in infos} == {JobState.COMPLETED}
+    assert log.read_text().split() == ["squeue"] * 3 + ["sacct"] * 3
+
+
+def test_an_accepted_job_is_found_again_when_the_answer_was_lost(tmp_path, monkeypatch):
+    run = tmp_path / "job-1"
+    (run / "bundle").mkdir(parents=True)
+    (run / "bundle" / "job.sbatch").write_text("#!/bin/sh\n")
+    stub(tmp_path, "srun", "exit 0")
+    stub(tmp_path, "scontrol", "echo 'Slurmctld(primary) at head is UP'")
+    stub(tmp_path, "sbatch", "echo 'Socket timed out on send/recv operation' >&2; exit 1")
+    stub(
+        tmp_path,
+        "squeue",
+        "echo '41|COMPLETED|job-1'; echo '42|RUNNING|job-1'; echo '43|RUNNING|x'",
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert Slurm().submit(None, RunLayout(run)) == "42"
+
+
+@pytest.mark.parametrize(
+    "answer", ["12", "12;cluster", "Welcome to the cluster\n12", "Submitted batch job 12"]
+)
+def test_the_job_id_is_read_below_whatever_a_site_says(answer):
+    from orchestrator.schedulers.slurm_executor import ScriptExecutor
+
+    assert ScriptExecutor._get_job_id_from_submission_command(answer) == "12"
+
+
+def test_planning_and_asking_import_neither_submitit_nor_pydantic():
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from orchestrator.runs.layout import RunLayout\n"
+        "from orchestrator.schedulers.registry import get\n"
+        "s = get('slurm'); s.target(None); s.submit_argv(RunLayout(Path('/x')))\n"
+        "assert not {'submitit', 'pydantic'} & sys.modules.keys()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
