@@ -24,14 +24,21 @@ class JobSpec(Model):
     name: Name
     """Letters, digits, dot, dash and underscore; the run id begins with it."""
     entrypoint: Entrypoint
+    """What is run on every rank."""
     launcher: LauncherChoice = LauncherChoice()
+    """Which program starts the ranks."""
     scheduler: Text = "local"
     """local, slurm, or one that a package adds (entry point ptx.schedulers)."""
     resources: Resources = Resources()
+    """What the run asks of the machines."""
     slurm: Slurm = Slurm()
+    """What SLURM is told besides resources; unread elsewhere."""
     strategy: Strategy = Ddp()
+    """How parameters, gradients and optimizer state are spread over the ranks."""
     training: Training = Training()
+    """Switches of the training entrypoints; any entrypoint finds them in plan.json."""
     rendezvous: Rendezvous = Rendezvous()
+    """How the ranks find each other."""
     env: dict[EnvName, Text] = {}
     """Environment of the ranks. Values are text: quote numbers and yes/no."""
     secrets: list[EnvName] = []
@@ -46,8 +53,11 @@ class JobSpec(Model):
     share: Literal["private", "group"] = "private"
     """Who may read the run folder: only you, or the group that owns the runs root."""
     restart: Restart = Restart()
+    """When and how often a run is started again."""
     checkpoint: Checkpoint = Checkpoint()
+    """When checkpoints are written and which are kept."""
     logging: Logging = Logging()
+    """What is recorded while training."""
 
     @model_validator(mode="before")
     @classmethod

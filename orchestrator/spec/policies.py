@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
-from orchestrator.spec.base import Model, NonNegativeInt, PositiveInt
-from orchestrator.spec.quantities import Duration
+from orchestrator.spec.base import Model, NonNegativeInt, PositiveInt, Text, matching
+from orchestrator.spec.quantities import Duration, Size
 
-Interface = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:=^,-]{1,64}$")]
+_INTERFACE = r"[A-Za-z0-9_.:=^,-]{1,64}"
+Interface = Annotated[
+    str,
+    matching(_INTERFACE, "cannot be a network interface", "write its name, as ib0 or eth0"),
+    Field(json_schema_extra={"pattern": f"^{_INTERFACE}$"}),
+]
 
 
 class Rendezvous(Model):
@@ -34,27 +39,38 @@ class Restart(Model):
         "time-limit",
         "node-failure",
     ]
+    """Ends after which a run is started again."""
     backoff: Duration = "30s"
+    """Pause before a restart."""
 
 
 class Checkpoint(Model):
     every_steps: PositiveInt | None = None
+    """Optimizer steps between two checkpoints."""
     every_minutes: PositiveInt | None = None
+    """Minutes between two checkpoints."""
     at_end: bool = False
+    """Write one after the last step."""
     on_signal: bool = False
+    """Write one when the scheduler announces the end."""
     keep_last: PositiveInt = 2
+    """How many of the newest are kept."""
     keep_every: PositiveInt | None = None
     """Keep for good every checkpoint whose step is a multiple of this."""
-    best: str | None = None
+    best: Text | None = None
     """Name of a metric (lower is better); its best checkpoint is kept too."""
     asynchronous: bool = True
+    """Write in the background while training goes on."""
     resume: Literal["auto", "never"] = "auto"
+    """auto continues from the newest complete checkpoint; never starts anew."""
 
 
 class Logging(Model):
     every_steps: PositiveInt = 10
     """Steps between two metrics records and progress lines."""
     tensorboard: bool = False
+    """Write TensorBoard files as well."""
     wandb: bool = False
-    rotate: str | None = None
+    """Send metrics to Weights & Biases as well."""
+    rotate: Size | None = None
     """Start a new log file of a rank at this size, as "1GB"."""

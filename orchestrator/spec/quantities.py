@@ -7,37 +7,45 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-_CLOCK = re.compile(r"(?:(\d{1,3})-)?(\d{1,3}):(\d{2})(?::(\d{2}))?$")
-_UNITS = re.compile(r"(\d+)\s*([smhd])$")
+from orchestrator.spec.base import Refused
+from orchestrator.spec.words import shown
+
+_CLOCK = re.compile(r"(?:([0-9]{1,3})-)?([0-9]{1,3}):([0-9]{2})(?::([0-9]{2}))?")
+_UNITS = re.compile(r"([0-9]{1,9})\s*([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_SIZE = re.compile(r"(\d+)\s*([KMGT])i?B?$")
+_LONGEST = 366 * 86400
+_SIZE = re.compile(r"([0-9]{1,9})\s*([KMGT])i?B?")
 _MIB = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024 * 1024}
+_WRITE_DURATION = 'write "12:30:00", "90m", "12h" or "2d"'
+_WRITE_SIZE = 'write "64GB", "512MB" or "1TB"'
 
 
 def seconds(text: str) -> int:
     """`"12:30:00"` (h:m:s), `"1-12:00:00"` (days first), `"12:30"` (h:m), `"90m"`, `"12h"`, `"2d"`.
 
-    Raises ValueError for anything else, and for zero.
+    Raises ValueError for anything else, for zero, and for more than a year.
     """
-    if match := _UNITS.match(text):
+    if match := _UNITS.fullmatch(text):
         total = int(match[1]) * _SECONDS[match[2]]
-    elif match := _CLOCK.match(text):
+    elif match := _CLOCK.fullmatch(text):
         days, hours, minutes, secs = (int(part or 0) for part in match.groups())
         if minutes > 59 or secs > 59:
-            raise ValueError(f"{text!r} has more than 59 minutes or seconds")
+            raise Refused(f"{shown(text)} has more than 59 minutes or seconds", _WRITE_DURATION)
         total = ((days * 24 + hours) * 60 + minutes) * 60 + secs
     else:
-        raise ValueError(f'{text!r} is not a duration; write "12:30:00", "90m", "12h" or "2d"')
+        raise Refused(f"{shown(text)} is not a duration", _WRITE_DURATION)
     if total == 0:
-        raise ValueError("a duration of zero makes no sense here")
+        raise Refused("a duration of zero makes no sense here", _WRITE_DURATION)
+    if total > _LONGEST:
+        raise Refused(f"{shown(text)} is longer than a year", _WRITE_DURATION)
     return total
 
 
 def mebibytes(text: str) -> int:
     """`"64GB"`, `"512M"`, `"1TiB"`: whole MiB, rounded up. Raises ValueError otherwise."""
-    match = _SIZE.match(text)
+    match = _SIZE.fullmatch(text)
     if not match or int(match[1]) == 0:
-        raise ValueError(f'{text!r} is not an amount of memory; write "64GB", "512MB" or "1TB"')
+        raise Refused(f"{shown(text)} is not an amount of memory", _WRITE_SIZE)
     return max(1, -int(-int(match[1]) * _MIB[match[2]] // 1))
 
 
