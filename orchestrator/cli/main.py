@@ -1,0 +1,87 @@
+"""`ptx`: parse, call, and tell what went wrong."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from orchestrator.cli.app import build
+from orchestrator.cli.errors import report, report_usage
+from orchestrator.cli.output import emit, emit_json, note
+from orchestrator.errors import UserError
+
+INTERRUPTED = 130
+CLOSED_PIPE = 141
+"""What a shell shows for a program that SIGPIPE ended."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; only bugs of ptx raise."""
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    _print_anything()
+    as_json = wants_json(arguments)
+    try:
+        code = _run(arguments, as_json=as_json)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more at exit; that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+    return code
+
+
+def _print_anything() -> None:
+    """A path or a log line may hold bytes that the terminal's encoding lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Known before anything is parsed, so that a usage error is JSON too."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in options
+
+
+def _run(arguments: list[str], *, as_json: bool) -> int:
+    if arguments[:1] == ["--version"]:
+        return _version(as_json=as_json)
+    try:
+        code = _invoke(arguments)
+    except UserError as error:
+        return report(error, as_json=as_json)
+    except typer.TyperException as error:
+        return report_usage(error, as_json=as_json)
+    except typer.Exit as end:
+        return end.exit_code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    if code == INTERRUPTED and not as_json:
+        note("interrupted")
+    return code if isinstance(code, int) else 0
+
+
+def _invoke(arguments: list[str]) -> object:
+    """What typer's own main() does, less its ways with errors: it would make exit code 1, which
+    says that a job failed, of a closed pipe."""
+    application = build()
+    with application.make_context("ptx", arguments) as context:
+        return application.invoke(context)
+
+
+def _version(*, as_json: bool) -> int:
+    from orchestrator import __version__
+
+    if as_json:
+        emit_json({"version": __version__})
+    else:
+        emit(f"ptx {__version__}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

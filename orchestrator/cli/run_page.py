@@ -1,0 +1,151 @@
+"""Everything about one run, on one screen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.cli.output import duration, paint, paint_state, size, table
+from orchestrator.cli.progress import rate
+from orchestrator.cli.run_table import number, step
+from orchestrator.logs.screen import plain
+from orchestrator.runs.observe import Observed
+from orchestrator.runs.records import ExitRecord, read_exit
+from orchestrator.runs.state import NodeState, State
+from orchestrator.runs.words import exit_name, printable
+
+SHOWN_NODES = 16
+SHOWN_RANKS = 16
+SHOWN_LINES = 10
+
+
+def run_page(run: Observed, metrics: Mapping[str, Any] | None, now: float) -> str:
+    """`metrics` is the last record of the newest attempt."""
+    blocks = [_head(run, metrics, now), _nodes(run, now), _ranks(run), _failure(run), _files(run)]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _head(run: Observed, metrics: Mapping[str, Any] | None, now: float) -> str:
+    record, state = run.record, run.state
+    job = f", job {state.job_id}" if state.job_id else ""
+    lines = [
+        ("run", f"{record.run_id}  {paint_state(state.state.value)}"),
+        ("", state.reason if state.words != state.state.value else ""),
+        ("spec", printable(record.spec_path)),
+        ("on", f"{record.scheduler}{job}, {record.launcher}"),
+        ("size", _size(record.nodes, record.procs_per_node)),
+        ("time", _times(run, now)),
+    ]
+    if state.attempt:
+        lines.append(("attempt", f"{state.attempt} (started {len(state.attempts)} times)"))
+    if metrics is not None:
+        lines.append(("progress", _progress(metrics, now)))
+    return "\n".join(f"{paint(label.ljust(9), 'dim')} {text}" for label, text in lines if text)
+
+
+def _size(nodes: int, procs: int) -> str:
+    node = "1 node" if nodes == 1 else f"{nodes} nodes"
+    rank = "1 rank" if procs == 1 else f"{procs} ranks"
+    total = f" = {nodes * procs}" if nodes > 1 else ""
+    return f"{node} x {rank}{total}"
+
+
+def _times(run: Observed, now: float) -> str:
+    state, created = run.state, run.record.created
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(created))
+    parts = [f"submitted {when} ({duration(now - created)} ago)"]
+    if state.started is not None:
+        parts.append(f"started after {duration(state.started - created)}")
+        if state.ended is not None:
+            parts.append(f"ran {duration(state.ended - state.started)}")
+        elif state.state is State.RUNNING:
+            parts.append(f"running for {duration(now - state.started)}")
+    return ", ".join(parts)
+
+
+def _progress(metrics: Mapping[str, Any], now: float) -> str:
+    parts = [f"step {step(metrics)}", f"loss {number(metrics.get('loss'))}"]
+    if isinstance(metrics.get("tokens_per_s"), int | float):
+        parts.append(f"{rate(metrics['tokens_per_s'])} tokens/s")
+    if isinstance(metrics.get("t"), int | float):
+        parts.append(f"{duration(now - metrics['t'])} ago")
+    return "  ".join(parts)
+
+
+def _nodes(run: Observed, now: float) -> str:
+    nodes = run.state.nodes
+    if not nodes:
+        return ""
+    # Those in trouble first: on a thousand nodes they are what one looks for.
+    nodes = tuple(sorted(nodes, key=lambda node: (node.reason in ("", "completed"), node.node)))
+    rows = [_node_row(run, node, now) for node in nodes[:SHOWN_NODES]]
+    text = table(("NODE", "HOST", "STATE", "TIME", "RANKS"), rows, state_column=2)
+    more = len(nodes) - SHOWN_NODES
+    return f"{text}\n… and {more} more nodes" if more > 0 else text
+
+
+def _node_row(run: Observed, node: NodeState, now: float) -> tuple[str, ...]:
+    state = node.reason or ("ended" if node.ended else "running")
+    if node.ended is None and run.state.state is not State.RUNNING:
+        state = "no report"
+    last = node.ended or (now if state == "running" else None)
+    good = sum(code == 0 for code in node.ranks.values())
+    return (
+        str(node.node),
+        node.host,
+        state,
+        duration(last - node.started) if last else "-",
+        f"{good} of {run.record.procs_per_node} ok" if node.ended else "-",
+    )
+
+
+def _ranks(run: Observed) -> str:
+    """Failed ranks first, then the lowest ones, up to a screenful."""
+    state, procs = run.state, run.record.procs_per_node
+    attempt = state.attempt
+    if attempt is None or not state.nodes:
+        return ""
+    codes = state.ranks
+    known = [(node.node, rank) for node in state.nodes for rank in _ranks_of(node, procs)]
+    known.sort(key=lambda item: (codes.get(item[1], 0) == 0, item[1]))
+    rows = []
+    for node, rank in known[:SHOWN_RANKS]:
+        log = run.layout.rank_log(attempt, node, rank)
+        words = exit_name(codes[rank]) if rank in codes else "no record"
+        if rank not in codes and state.state is State.RUNNING:
+            words = "running"
+        written = size(log.stat().st_size) if log.exists() else "-"
+        rows.append((str(rank), str(node), words, written, str(log.relative_to(run.layout.root))))
+    text = table(("RANK", "NODE", "EXIT", "WROTE", "LOG (in the folder below)"), rows, cut=False)
+    more = len(known) - SHOWN_RANKS
+    return f"{text}\n… and {more} more ranks" if more > 0 else text
+
+
+def _ranks_of(node: NodeState, procs: int) -> range:
+    return range(node.node * procs, (node.node + 1) * procs)
+
+
+def _failure(run: Observed) -> str:
+    """The last words of the rank that failed first."""
+    failure, attempt = run.state.failure, run.state.attempt
+    if failure is None or attempt is None:
+        return ""
+    record: ExitRecord | None = read_exit(run.layout, attempt, failure.node, failure.rank)
+    if record is None or not record.last_lines:
+        return ""
+    lines = [f"  | {plain(line)}" for line in record.last_lines[-SHOWN_LINES:]]
+    return "\n".join([f"last lines of rank {failure.rank}, which failed first:", *lines])
+
+
+def _files(run: Observed) -> str:
+    layout, attempt = run.layout, run.state.attempt
+    lines = [("folder", str(layout.root))]
+    if layout.scheduler_log.exists():
+        lines.append(("log", str(layout.scheduler_log)))
+    if attempt is not None and run.state.nodes:
+        node = run.state.failure.node if run.state.failure else run.state.nodes[0].node
+        launcher_log = layout.node(attempt, node) / "launcher.log"
+        if launcher_log.exists():
+            lines.append(("", str(launcher_log)))
+    return "\n".join(f"{paint(label.ljust(9), 'dim')} {text}" for label, text in lines)

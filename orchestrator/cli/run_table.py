@@ -1,0 +1,48 @@
+"""The table of runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.cli.output import duration, table
+
+HEADER = ("RUN", "STATE", "AGE", "LAUNCHER", "NODESxRANKS", "STEP", "LOSS", "REASON")
+
+
+def run_table(runs: Sequence[Mapping[str, Any]], now: float) -> str:
+    """`runs` as `run_summary` makes them. A column in which nothing is known is left out."""
+    rows = [_row(run, now) for run in runs]
+    told = [column for column in range(len(HEADER)) if any(row[column] != "-" for row in rows)]
+    chosen = [[row[column] for column in told] for row in rows]
+    return table([HEADER[column] for column in told], chosen, state_column=1)
+
+
+def _row(run: Mapping[str, Any], now: float) -> tuple[str, ...]:
+    metrics = run["metrics"] or {}
+    return (
+        run["run_id"],
+        run["state"],
+        duration(now - run["created"]),
+        run["launcher"],
+        f"{run['nodes']}x{run['procs_per_node']}",
+        step(metrics),
+        number(metrics.get("loss")),
+        run["reason"],
+    )
+
+
+def step(metrics: Mapping[str, Any]) -> str:
+    """`120/300`, or `-` where nothing was measured yet."""
+    done, steps = metrics.get("step"), metrics.get("steps")
+    if not isinstance(done, int):
+        return "-"
+    return f"{done}/{steps}" if isinstance(steps, int) else str(done)
+
+
+def number(value: object) -> str:
+    """Four significant digits."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "-"
+    return f"{value:.4g}" if math.isfinite(value) else str(value)

@@ -1,0 +1,64 @@
+"""`ptx validate`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.cli.errors import tell
+from orchestrator.cli.options import Json
+from orchestrator.cli.output import emit, emit_json, next_commands, note
+from orchestrator.cli.spec_options import Settings, spec_path
+from orchestrator.errors import UserError
+
+
+def validate(
+    spec: Annotated[list[str], typer.Argument(metavar="SPEC...", help="One YAML spec or more.")],
+    setting: Settings = None,
+    as_json: Json = False,
+) -> int:
+    """Check specs and show every error at once; exit with 2 if there is any.
+
+    \b
+    Examples:
+      ptx validate job.yaml
+      ptx validate jobs/*.yaml
+      ptx validate job.yaml --set resources.nodes=4
+    """
+    rows = [_validate(text, setting or [], as_json=as_json) for text in spec]
+    bad = sum(not row["valid"] for row in rows)
+    if as_json:
+        emit_json({"specs": rows})
+    elif bad == 0:
+        next_commands(f"ptx submit {spec[0]} --dry-run")
+    elif len(rows) > 1:
+        note(f"{bad} of {len(rows)} specs have errors")
+    return 2 if bad else 0
+
+
+def _validate(text: str, settings: list[str], *, as_json: bool) -> dict[str, Any]:
+    from orchestrator.spec.diagnostics import Diagnostic, SpecError
+    from orchestrator.spec.loader import load
+
+    found: tuple[Diagnostic, ...] = ()
+    error: UserError | None = None
+    try:
+        found = load(spec_path(text), settings).warnings
+    except SpecError as wrong:
+        found, error = wrong.diagnostics, wrong
+    except UserError as wrong:
+        error = wrong
+    if not as_json:
+        for diagnostic in found:
+            note(diagnostic.text() + "\n")
+        if error is None:
+            emit(f"{text}: valid")
+        else:
+            tell(error.message, error.hint)
+    return {
+        "spec": text,
+        "valid": error is None,
+        "message": error.message if error else None,
+        "diagnostics": [diagnostic.to_json() for diagnostic in found],
+    }

@@ -1,0 +1,140 @@
+"""metrics.jsonl of a live run: what rank 0 last reported, and the way there."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.logs.select import attempts
+from orchestrator.runs.layout import RunLayout
+
+VERSION = 1
+_LOSSES = 4096
+_RECENT = 20
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands. None where the entrypoint does not report it."""
+
+    step: int | None = None
+    steps: int | None = None
+    loss: float | None = None
+    losses: tuple[float, ...] = ()
+    """From the first report to the last, thinned out evenly."""
+    tokens_per_s: float | None = None
+    seconds_per_step: float | None = None
+    """Of the last twenty reports."""
+    reported: float | None = None
+    """When, in epoch seconds."""
+
+    def eta(self, now: float) -> float | None:
+        """Seconds until the last step, None where that cannot be known."""
+        if self.step is None or self.steps is None or self.seconds_per_step is None:
+            return None
+        since = max(0.0, now - self.reported) if self.reported is not None else 0.0
+        return max(0.0, (self.steps - self.step) * self.seconds_per_step - since)
+
+
+@dataclass
+class MetricsTail:
+    """Reads what was added to the newest attempt's metrics.jsonl since the last look."""
+
+    layout: RunLayout
+    progress: Progress = field(default_factory=Progress)
+    _attempt: int | None = None
+    _offset: int = 0
+    _losses: list[float] = field(default_factory=list)
+    _stride: int = 1
+    _seen: int = 0
+    _recent: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    _speeds: tuple[float, int] = (0.0, 0)
+    """Sum and number of the reported tokens/s."""
+
+    @property
+    def mean_tokens_per_s(self) -> float | None:
+        total, count = self._speeds
+        return total / count if count else None
+
+    def look(self) -> Progress:
+        """The newest state. A torn or foreign line is left out; a missing file is no error."""
+        newest = max(attempts(self.layout), default=None)
+        if newest != self._attempt:
+            self._start(newest)
+        if self._attempt is None:
+            return self.progress
+        data = self._added()
+        for line in data.split(b"\n")[:-1]:
+            record = _parse(line)
+            if record is not None:
+                self._take(record)
+        self._offset += data.rfind(b"\n") + 1
+        return self.progress
+
+    def _start(self, attempt: int | None) -> None:
+        """A new attempt: its steps may begin anew; the losses so far remain in the picture."""
+        self._attempt, self._offset = attempt, 0
+        self._recent.clear()
+
+    def _added(self) -> bytes:
+        try:
+            descriptor = os.open(self.layout.metrics(self._attempt or 0), os.O_RDONLY)
+        except OSError:
+            return b""
+        try:
+            return os.pread(descriptor, 1 << 20, self._offset)
+        finally:
+            os.close(descriptor)
+
+    def _take(self, record: dict[str, Any]) -> None:
+        step, t, loss = (_number(record, key) for key in ("step", "t", "loss"))
+        if step is not None and t is not None:
+            self._recent.append((t, step))
+        if loss is not None:
+            self._remember(loss)
+        steps, speed = _number(record, "steps"), _number(record, "tokens_per_s")
+        if speed is not None:
+            self._speeds = (self._speeds[0] + speed, self._speeds[1] + 1)
+        self.progress = Progress(
+            step=None if step is None else int(step),
+            steps=None if not steps else int(steps),
+            loss=loss,
+            losses=tuple(self._losses),
+            tokens_per_s=speed,
+            seconds_per_step=self._pace(),
+            reported=t,
+        )
+
+    def _remember(self, loss: float) -> None:
+        if self._seen % self._stride == 0:
+            self._losses.append(loss)
+            if len(self._losses) > _LOSSES:
+                self._losses = self._losses[::2]
+                self._stride *= 2
+        self._seen += 1
+
+    def _pace(self) -> float | None:
+        if len(self._recent) < 2:
+            return None
+        (t0, step0), (t1, step1) = self._recent[0], self._recent[-1]
+        return (t1 - t0) / (step1 - step0) if step1 > step0 and t1 > t0 else None
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and record.get("v") == VERSION else None
+
+
+def _number(record: dict[str, Any], key: str) -> float | None:
+    """NaN, which a diverged loss is, shows nothing that could be drawn."""
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)

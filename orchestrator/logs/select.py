@@ -1,0 +1,186 @@
+"""Which rank logs of a run are meant, and which there are."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import NotFound, UserError
+from orchestrator.runs.layout import RunLayout
+
+_RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
+_ATTEMPT = re.compile(r"\d{3,9}", re.ASCII)
+_NODE = re.compile(r"node-(\d{4,9})", re.ASCII)
+_LOG = re.compile(r"rank-(\d{5,9})\.log", re.ASCII)
+
+
+@dataclass(frozen=True, order=True)
+class RankLog:
+    attempt: int
+    node: int
+    rank: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A set such as `0,8-15`, kept as ranges: `0-999999999` costs nothing."""
+
+    ranges: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def parse(cls, text: str, option: str) -> Numbers:
+        """Raises UserError, naming the option."""
+        ranges = []
+        for part in text.split(","):
+            found = _RANGE.fullmatch(part.strip())
+            first = int(found[1]) if found else 0
+            last = int(found[2] or found[1]) if found else -1
+            if last < first:
+                raise UserError(
+                    f"{option} {text!r}: {part.strip()!r} is neither a number nor a range.",
+                    hint=f"Write it as {option} 3 or {option} 0,8-15.",
+                )
+            ranges.append((first, last))
+        return cls(tuple(ranges))
+
+    def __contains__(self, number: int) -> bool:
+        return any(first <= number <= last for first, last in self.ranges)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """None stands for all; `attempt` None for the newest one that has a rank log."""
+
+    ranks: Numbers | None = None
+    nodes: Numbers | None = None
+    attempt: int | None = None
+    all_attempts: bool = False
+
+    @classmethod
+    def of(cls, rank: str | None, node: str | None, attempt: str | None) -> Selection:
+        """From the options as typed. Raises UserError."""
+        return cls(
+            ranks=None if rank is None else Numbers.parse(rank, "--rank"),
+            nodes=None if node is None else Numbers.parse(node.removeprefix("node-"), "--node"),
+            attempt=_attempt(attempt),
+            all_attempts=attempt == "all",
+        )
+
+    def covers(self, log: RankLog) -> bool:
+        return (self.ranks is None or log.rank in self.ranks) and (
+            self.nodes is None or log.node in self.nodes
+        )
+
+
+def discover(layout: RunLayout) -> list[RankLog]:
+    """Every rank log of every attempt, in order of attempt, node and rank."""
+    return sorted(
+        log
+        for attempt in attempts(layout)
+        for node in node_folders(layout.attempt(attempt))
+        for log in rank_logs(attempt, node)
+    )
+
+
+def select(layout: RunLayout, selection: Selection, world_size: int = 0) -> list[RankLog]:
+    """The rank logs that are meant; [] when the run has none at all yet.
+
+    Raises NotFound where nothing fits, and for a rank beyond the `world_size` (0: unknown) and
+    without a log, naming those that exist.
+    """
+    found = discover(layout)
+    if not found:
+        return []
+    if not selection.all_attempts:
+        wanted = found[-1].attempt if selection.attempt is None else selection.attempt
+        numbers = sorted({log.attempt for log in found})
+        found = [log for log in found if log.attempt == wanted]
+        if not found:
+            raise NotFound(
+                f"Attempt {wanted} of {layout.run_id} has no rank log.",
+                hint=f"Attempts with logs: {spoken(numbers)}; --attempt all shows them together.",
+            )
+    _refuse_strangers(layout, selection, found, world_size)
+    chosen = [log for log in found if selection.covers(log)]
+    if not chosen:
+        raise NotFound(
+            f"No rank log of {layout.run_id} fits these options.",
+            hint="; ".join(
+                f"node {node} has rank {spoken(log.rank for log in found if log.node == node)}"
+                for node in sorted({log.node for log in found})[:8]
+            ),
+        )
+    return chosen
+
+
+def _refuse_strangers(
+    layout: RunLayout, selection: Selection, found: list[RankLog], world_size: int
+) -> None:
+    """Each number that was typed must lie where there is something, at least in part."""
+    for numbers, exist, noun, limit in (
+        (selection.ranks, sorted({log.rank for log in found}), "rank", world_size),
+        (selection.nodes, sorted({log.node for log in found}), "node", 0),
+    ):
+        for first, last in numbers.ranges if numbers is not None else ():
+            if first >= limit and not any(first <= number <= last for number in exist):
+                which = f"{noun} {first}" if first == last else f"{noun} {first} to {last}"
+                raise NotFound(
+                    f"{layout.run_id} has no log of {which}.",
+                    hint=f"There are logs of {noun} {spoken(exist)}.",
+                )
+
+
+def attempts(layout: RunLayout) -> list[int]:
+    folder = layout.attempt(0).parent
+    return sorted(int(name) for name in _names(folder) if _ATTEMPT.fullmatch(name))
+
+
+def node_folders(attempt: Path) -> list[Path]:
+    return [attempt / name for name in _names(attempt) if _NODE.fullmatch(name)]
+
+
+def rank_logs(attempt: int, node: Path) -> Iterator[RankLog]:
+    """The logs in one node's folder."""
+    number = int(node.name.removeprefix("node-"))
+    for name in _names(node):
+        found = _LOG.fullmatch(name)
+        if found:
+            yield RankLog(attempt, number, int(found[1]), node / name)
+
+
+def spoken(numbers: Iterable[int]) -> str:
+    """`0-3, 8` for 0 1 2 3 8; `none` for nothing."""
+    parts: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ", ".join("-".join(map(str, part)) for part in parts) or "none"
+
+
+def _attempt(text: str | None) -> int | None:
+    if text is None or text == "all":
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise UserError(
+            f"--attempt {text!r} is not the number of an attempt.",
+            hint="Attempts count from 0; without the option the newest is shown, `all` shows all.",
+        )
+    return int(text)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - hundreds of nodes: names alone are cheap
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(
+            f"The folder {folder} cannot be read: {error.strerror}.",
+            hint="`share: group` in a spec lets a group read its run.",
+        ) from error

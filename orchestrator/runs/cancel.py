@@ -1,0 +1,43 @@
+"""Ending a run."""
+
+from __future__ import annotations
+
+from orchestrator.errors import Conflict, UserError
+from orchestrator.runs.events import ClientEvents
+from orchestrator.runs.layout import RunLayout
+from orchestrator.runs.observe import observe_one
+from orchestrator.runs.process import user_name
+from orchestrator.runs.state import State
+
+
+def cancel_run(layout: RunLayout) -> bool:
+    """Ask for the end of a run; False where it was cancelled before.
+
+    The event comes before the scheduler is asked: whoever sees the job end then knows why.
+    Raises Conflict for a run that ended otherwise, SchedulerUnreachable, and UserError.
+    """
+    run, _ = observe_one(layout)
+    state = run.state
+    if state.state is State.CANCELLED and state.final:
+        return False
+    if state.final:
+        raise Conflict(
+            f"{layout.run_id} has ended already, {state.words}",
+            hint=f"`ptx status {layout.run_id}` shows how.",
+        )
+    try:
+        ClientEvents(layout).append("cancel", user=user_name())
+    except OSError as error:
+        raise UserError(
+            f"{layout.events} cannot be written: {error.strerror}.",
+            hint="Only the run's owner, or its group where the spec shares it, can cancel it.",
+        ) from error
+    if state.job_id is None:
+        raise Conflict(
+            f"{layout.run_id} is being submitted at this moment and has no job yet.",
+            hint=f"Type `ptx cancel {layout.run_id}` again in a few seconds.",
+        )
+    from orchestrator.schedulers.registry import get
+
+    get(run.record.scheduler).cancel(layout, state.job_id)
+    return True

@@ -1,0 +1,114 @@
+"""Making a run folder: whole and private, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import Conflict, UserError
+from orchestrator.render.bundle import Bundle
+from orchestrator.runs.files import make_folder, sync_folder, write_new
+from orchestrator.runs.layout import RunLayout
+from orchestrator.runs.records import RunRecord
+from orchestrator.runs.root import absolute
+
+
+@dataclass(frozen=True)
+class _Modes:
+    folder: int
+    file: int
+
+    @property
+    def executable(self) -> int:
+        return self.file | (0o110 if self.file & 0o060 else 0o100)
+
+
+_PRIVATE = _Modes(0o700, 0o600)
+# Set-group-id on folders: what agents write later belongs to the group too.
+_GROUP = _Modes(0o2770, 0o660)
+
+
+def create_run(
+    record: RunRecord,
+    bundle: Bundle,
+    spec_text: bytes,
+    *,
+    secrets: Mapping[str, str],
+    group_shared: bool,
+) -> RunLayout:
+    """Write everything of a run but its events to `bundle.run_dir`, durably.
+
+    Secret values go to a 0600 file, outside the bundle. Raises Conflict where the run exists
+    and UserError where the folder cannot be made; then nothing of it is left.
+    """
+    folder = absolute(str(bundle.run_dir), "the run folder")
+    layout = RunLayout(folder)
+    modes = _GROUP if group_shared else _PRIVATE
+    try:
+        _make_root(folder.parent, modes)
+    except OSError as error:
+        raise _cannot(folder, error) from error
+    try:
+        make_folder(folder, modes.folder)
+    except FileExistsError as error:
+        raise Conflict(
+            f"A run {layout.run_id} exists already in {folder.parent}.",
+            hint="Submit again without --run-id; every run gets a fresh id.",
+        ) from error
+    except OSError as error:
+        raise _cannot(folder, error) from error
+    try:
+        _fill(layout, record, bundle, spec_text, secrets, modes)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise _cannot(folder, error) from error
+    except BaseException:  # Ctrl-C as well: half a run folder helps nobody
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return layout
+
+
+def _fill(
+    layout: RunLayout,
+    record: RunRecord,
+    bundle: Bundle,
+    spec_text: bytes,
+    secrets: Mapping[str, str],
+    modes: _Modes,
+) -> None:
+    for folder in (layout.bundle, layout.events, layout.root / "attempts"):
+        make_folder(folder, modes.folder)
+    for file in bundle:
+        mode = modes.executable if file.executable else modes.file
+        write_new(layout.bundle / file.path, file.data, mode)
+    write_new(layout.spec, spec_text, modes.file)
+    if secrets:
+        data = b"".join(
+            f"{name}={value}".encode("utf-8", "surrogateescape") + b"\0"
+            for name, value in secrets.items()
+        )
+        write_new(layout.secrets, data, 0o600)
+    # Last: a folder with a run.json is a run, one without is the debris of a crash.
+    write_new(layout.record, record.to_json().encode(), modes.file)
+    for folder in (layout.bundle, layout.root, layout.root.parent):
+        sync_folder(folder)
+
+
+def _make_root(root: Path, modes: _Modes) -> None:
+    """The folder for runs: as private as the run when ptx makes it, else as the person made it."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        make_folder(root, modes.folder)
+    if not os.access(root, os.W_OK | os.X_OK):
+        raise PermissionError(13, "no permission to write", str(root))
+
+
+def _cannot(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"The run folder {folder} cannot be written: {error.strerror or error}.",
+        hint="Choose another place with --runs DIR or PTX_RUNS.",
+    )

@@ -1,0 +1,127 @@
+"""What the events of a run say, before anybody judges it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator.runs.events import Event
+from orchestrator.runs.process import Process
+from orchestrator.runs.state import Failure, NodeState, RunState, State
+from orchestrator.schedulers.base import JobInfo, JobState
+
+
+@dataclass(frozen=True)
+class Facts:
+    base: RunState
+    """Attempts, nodes and times; its state and sentence are not judged yet."""
+    intended: bool
+    submit_failed: Event | None
+    """Only where nothing shows that the job came to be after all."""
+    cancel: Event | None
+    noted: JobInfo | None
+    """The scheduler's last word on the newest attempt, noted by an earlier command."""
+    noted_at: float | None
+    supervisor: Process | None
+    supervisor_ended: Event | None
+    waiting: Event | None
+    """The wait for GPUs that has not ended yet."""
+
+
+def gather(events: Sequence[Event]) -> Facts:
+    """`events` in time order."""
+    last = {event.type: event for event in events}
+    begun = [event for event in events if event.type in ("job_started", "node_started")]
+    attempts = sorted({event.integer("attempt") for event in begun})
+    attempt = attempts[-1] if attempts else None
+    started = min((e.t for e in begun if e.integer("attempt") == attempt), default=None)
+    base = _base(events, last, attempt, started)
+    noted = last.get("job_ended")
+    if noted is not None and started is not None and noted.t < started:
+        noted = None  # the job was requeued since
+    supervisor = last.get("supervisor_started")
+    came_to_be = "submitted" in last or attempt is not None or supervisor is not None
+    return Facts(
+        base=replace(base, attempts=tuple(attempts)),
+        intended="intent" in last,
+        submit_failed=None if came_to_be else last.get("submit_failed"),
+        cancel=next((event for event in events if event.type == "cancel"), None),
+        noted=_job_info(noted, base.job_id or ""),
+        noted_at=noted.t if noted else None,
+        supervisor=Process.of(supervisor.fields) if supervisor else None,
+        supervisor_ended=last.get("supervisor_ended"),
+        waiting=None if "gpus_bound" in last else last.get("waiting_for_gpus"),
+    )
+
+
+def _base(
+    events: Sequence[Event], last: dict[str, Event], attempt: int | None, started: float | None
+) -> RunState:
+    submitted = last.get("submitted")
+    names_job = submitted or last.get("job_started")
+    nodes = _nodes(events, attempt)
+    failures = [node.failure for node in nodes if node.failure is not None]
+    return RunState(
+        State.UNKNOWN,
+        "",
+        attempt=attempt,
+        job_id=(names_job.text("job_id") or None) if names_job else None,
+        submitted=submitted.t if submitted else None,
+        started=started,
+        nodes=nodes,
+        failure=min(failures, key=lambda failure: failure.t, default=None),
+    )
+
+
+def _job_info(noted: Event | None, job_id: str) -> JobInfo | None:
+    if noted is None or noted.text("state") not in set(JobState):
+        return None
+    return JobInfo(job_id, JobState(noted.text("state")), noted.text("reason"))
+
+
+def _nodes(events: Iterable[Event], attempt: int | None) -> tuple[NodeState, ...]:
+    nodes: dict[int, NodeState] = {}
+    for event in events:
+        if event.type not in ("node_started", "node_ended") or event.integer("attempt") != attempt:
+            continue
+        number = event.integer("node")
+        node = nodes.get(number) or NodeState(number, event.text("host"), event.t)
+        if event.type == "node_started":
+            nodes[number] = replace(node, host=event.text("host"), started=event.t)
+        else:
+            nodes[number] = _ended(node, event)
+    return tuple(nodes[number] for number in sorted(nodes))
+
+
+def _ended(node: NodeState, event: Event) -> NodeState:
+    ranks = event.fields.get("ranks")
+    codes = {
+        int(rank): code
+        for rank, code in (ranks.items() if isinstance(ranks, dict) else ())
+        if rank.isdecimal() and isinstance(code, int)
+    }
+    return replace(
+        node,
+        ended=event.t,
+        rc=event.integer("rc"),
+        reason=event.text("reason"),
+        message=event.text("message"),
+        ranks=codes,
+        failure=_failure(node.node, event),
+    )
+
+
+def _failure(node: int, event: Event) -> Failure | None:
+    fields = event.fields.get("first_failure")
+    if not isinstance(fields, dict):
+        return None
+    told = Event(event.t, "first_failure", fields)
+    code, signal, t = fields.get("code"), fields.get("signal"), fields.get("t")
+    return Failure(
+        node,
+        told.integer("rank"),
+        code if isinstance(code, int) else None,
+        signal if isinstance(signal, int) else None,
+        float(t) if isinstance(t, int | float) else event.t,
+        told.text("message"),
+    )

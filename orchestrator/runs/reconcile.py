@@ -1,0 +1,48 @@
+"""Settling what a client left that died between its intent and the scheduler's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from orchestrator.runs.events import ClientEvents, Event
+from orchestrator.runs.layout import RunLayout
+from orchestrator.runs.process import Liveness, Process, alive
+
+_SETTLED = frozenset({"submitted", "submit_failed", "job_started"})
+
+
+class Finder(Protocol):
+    def find(self, run_id: str) -> str | None: ...
+
+
+def reconcile(
+    layout: RunLayout,
+    events: Sequence[Event],
+    scheduler: Finder,
+    *,
+    liveness: Liveness = alive,
+) -> Event | None:
+    """Write `submitted` or `submit_failed` for a run whose client is dead; else None.
+
+    A client on another host may still be at work, so its failure is never concluded, only a job
+    that bears the run's tag counts. Raises SchedulerUnreachable where the scheduler must be asked.
+    """
+    intent = next((event for event in events if event.type == "intent"), None)
+    if intent is None or any(event.type in _SETTLED for event in events):
+        return None
+    client = Process.of(intent.fields)
+    living = liveness(client) if client is not None else None
+    if living:
+        return None
+    job_id = scheduler.find(layout.run_id)
+    if job_id is None and living is None:
+        return None
+    try:
+        if job_id is not None:
+            return ClientEvents(layout).append("submitted", job_id=job_id)
+        return ClientEvents(layout).append(
+            "submit_failed", message="the submitting ptx died before the scheduler had the job"
+        )
+    except OSError:
+        return None  # somebody else's run: its owner's next command settles it

@@ -1,0 +1,166 @@
+"""Reading what others wrote into a run folder. Nothing here fails on a torn or foreign file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.runs.layout import RunLayout
+
+VERSION = 1
+_TAIL_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """run.json: what submit intended, written before the scheduler was called."""
+
+    run_id: str
+    name: str
+    created: float
+    """Epoch seconds."""
+    scheduler: str
+    launcher: str
+    nodes: int
+    procs_per_node: int
+    world_size: int
+    user: str = ""
+    host: str = ""
+    spec_path: str = ""
+    ptx_version: str = ""
+    argv: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        return json.dumps({"v": VERSION, **asdict(self)}, ensure_ascii=False, indent=2) + "\n"
+
+
+@dataclass(frozen=True)
+class ExitRecord:
+    """How one rank ended, as its shim wrote it."""
+
+    rank: int
+    node: int
+    host: str
+    started: float
+    ended: float
+    exit_code: int | None
+    signal: int | None
+    exception_type: str
+    exception_message: str
+    last_lines: tuple[str, ...]
+    device: str
+    max_rss_bytes: int
+
+    @property
+    def code(self) -> int:
+        """The exit code, or minus the signal that ended the rank."""
+        if self.exit_code is not None:
+            return self.exit_code
+        return -(self.signal or 0) or 1
+
+
+def read_record(layout: RunLayout) -> RunRecord | None:
+    """run.json, or None where there is none that this version understands."""
+    data = _read_object(layout.record)
+    if data is None or data.get("v") != VERSION:
+        return None
+    run_id, scheduler, argv = _text(data, "run_id"), _text(data, "scheduler"), data.get("argv")
+    if not run_id or not scheduler:
+        return None
+    return RunRecord(
+        run_id=run_id,
+        name=_text(data, "name"),
+        created=_number(data, "created"),
+        scheduler=scheduler,
+        launcher=_text(data, "launcher"),
+        nodes=_integer(data, "nodes", least=1),
+        procs_per_node=_integer(data, "procs_per_node", least=1),
+        world_size=_integer(data, "world_size", least=1),
+        user=_text(data, "user"),
+        host=_text(data, "host"),
+        spec_path=_text(data, "spec_path"),
+        ptx_version=_text(data, "ptx_version"),
+        argv=tuple(str(word) for word in argv) if isinstance(argv, list) else (),
+    )
+
+
+def read_exit(layout: RunLayout, attempt: int, node: int, rank: int) -> ExitRecord | None:
+    data = _read_object(layout.exit_record(attempt, node, rank))
+    if data is None:
+        return None
+    exception = data.get("exception")
+    exception = exception if isinstance(exception, dict) else {}
+    lines = data.get("last_lines")
+    return ExitRecord(
+        rank=rank,
+        node=node,
+        host=_text(data, "host"),
+        started=_number(data, "started"),
+        ended=_number(data, "ended"),
+        exit_code=_optional_integer(data, "exit_code"),
+        signal=_optional_integer(data, "signal"),
+        exception_type=_text(exception, "type"),
+        exception_message=_text(exception, "message"),
+        last_lines=tuple(str(line) for line in lines) if isinstance(lines, list) else (),
+        device=_text(data, "device"),
+        max_rss_bytes=_integer(data, "max_rss_bytes"),
+    )
+
+
+def read_heartbeat(layout: RunLayout, attempt: int, node: int) -> float | None:
+    """When this node's agent was last heard of, in epoch seconds by its clock."""
+    data = _read_object(layout.node(attempt, node) / "heartbeat")
+    return None if data is None else _number(data, "t") or None
+
+
+def read_last_metrics(layout: RunLayout, attempt: int) -> dict[str, Any] | None:
+    """The newest whole line of an attempt's metrics, without reading the file from its start."""
+    try:
+        with layout.metrics(attempt).open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _TAIL_BYTES))
+            lines = file.read(_TAIL_BYTES).split(b"\n")[:-1]
+    except OSError:
+        return None
+    for line in reversed(lines):
+        metrics = _parse_object(line)
+        if metrics is not None and metrics.get("v") == VERSION:
+            return metrics
+    return None
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    try:
+        return _parse_object(path.read_bytes())
+    except OSError:
+        return None
+
+
+def _parse_object(data: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _text(data: dict[str, Any], key: str) -> str:
+    value = data.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _number(data: dict[str, Any], key: str) -> float:
+    value = data.get(key)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _optional_integer(data: dict[str, Any], key: str) -> int | None:
+    value = data.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _integer(data: dict[str, Any], key: str, *, least: int = 0) -> int:
+    value = _optional_integer(data, key)
+    return least if value is None else max(least, value)

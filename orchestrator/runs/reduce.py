@@ -1,0 +1,251 @@
+"""From evidence to one state and one sentence. Pure.
+
+The rules are asked in turn and the first that knows answers. Absence of evidence is
+`unknown`, never failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator.runs.events import Event
+from orchestrator.runs.facts import Facts, gather
+from orchestrator.runs.process import Liveness
+from orchestrator.runs.records import RunRecord
+from orchestrator.runs.state import RunState, State
+from orchestrator.runs.words import blame, exit_words, is_launch_reason, launch_error, sentence
+from orchestrator.schedulers.base import JobInfo, JobState
+
+HEARTBEAT_SECONDS = 120
+"""An agent heard of within this time (four beats) is taken to be alive."""
+
+JOB_OVER = frozenset(JobState) - {JobState.PENDING, JobState.RUNNING, JobState.UNKNOWN}
+
+_TOLD = {
+    JobState.OUT_OF_MEMORY: (State.OUT_OF_MEMORY, "the job ran out of host memory"),
+    JobState.PREEMPTED: (State.PREEMPTED, "the job was preempted"),
+    JobState.TIME_LIMIT: (State.TIME_LIMIT, "the job reached its time limit"),
+    JobState.NODE_FAILURE: (State.NODE_FAILURE, "a node of the job failed"),
+    JobState.CANCELLED: (State.CANCELLED, "the job was cancelled outside ptx"),
+}
+# These jobs may be requeued at any moment, so nothing about them is final.
+MAY_COME_BACK = frozenset({JobState.PREEMPTED, JobState.NODE_FAILURE})
+
+
+@dataclass(frozen=True)
+class Evidence:
+    record: RunRecord
+    events: Sequence[Event]
+    job: JobInfo | None = None
+    """What the scheduler says now; None where it was not asked."""
+    heartbeat: float | None = None
+    """Newest one of the newest attempt, in epoch seconds; None where none was looked for."""
+
+
+def reduce(evidence: Evidence, *, now: float, alive: Liveness) -> RunState:
+    """The state of a run. A result that is `final` needs no scheduler, now or later."""
+    case = _Case(evidence, gather(evidence.events), now, alive)
+    return (
+        _not_submitted(case)
+        or _completed(case)
+        or _cancelled(case)
+        or _named_by_scheduler(case)
+        or _failed_by_nodes(case)
+        or _ended_by_supervisor(case)
+        or _failed_by_scheduler(case)
+        or _not_ended(case)
+    )
+
+
+class _Case:
+    """The evidence of one run, with the words that the rules share."""
+
+    def __init__(self, evidence: Evidence, facts: Facts, now: float, alive: Liveness) -> None:
+        self.facts = facts
+        self.base = facts.base
+        self.record = evidence.record
+        self.now = now
+        self.heartbeat = evidence.heartbeat
+        job = evidence.job
+        if facts.noted is not None and (job is None or job.state == JobState.UNKNOWN):
+            job = facts.noted
+        self.job_state = job.state if job else None
+        self.job_reason = job.reason if job else ""
+        self.job_over = job is not None and job.state in JOB_OVER
+        self.supervised = facts.supervisor is not None
+        self.supervisor_alive = alive(facts.supervisor) if facts.supervisor else None
+        self.nodes_ended = (
+            self.base.all_nodes_ended if len(self.base.nodes) >= self.record.nodes else None
+        )
+
+    def final(self, state: State, reason: str, ended: float | None = None) -> RunState:
+        ended = ended or self.base.last_end or self.facts.noted_at
+        return replace(self.base, state=state, reason=sentence(reason), ended=ended, final=True)
+
+    def for_now(self, state: State, reason: str) -> RunState:
+        ended = (self.base.last_end or self.facts.noted_at) if state.ended else None
+        return replace(self.base, state=state, reason=sentence(reason), ended=ended)
+
+
+def _not_submitted(case: _Case) -> RunState | None:
+    failed = case.facts.submit_failed
+    if failed is not None:
+        message = failed.text("message") or "the submission failed"
+        return case.final(State.LAUNCH_ERROR, message, failed.t)
+    if case.base.submitted is not None or case.base.attempt is not None or case.supervised:
+        return None
+    if case.facts.intended:
+        return case.for_now(State.SUBMITTING, "the scheduler has not confirmed it yet")
+    return case.for_now(State.UNKNOWN, "its submission left no trace")
+
+
+def _completed(case: _Case) -> RunState | None:
+    """Every node ended, with all its ranks there and 0."""
+    if case.nodes_ended is None:
+        return None
+    for node in case.base.nodes:
+        whole = len(node.ranks) == case.record.procs_per_node
+        if not whole or any(node.ranks.values()) or node.reason != "completed":
+            return None
+    world = case.record.world_size
+    ranks = "its rank" if world == 1 else f"all {world} ranks"
+    return case.final(State.COMPLETED, f"{ranks} exited with 0", case.nodes_ended)
+
+
+def _cancelled(case: _Case) -> RunState | None:
+    """Cancelled before anything had gone wrong, and evidently over."""
+    cancel, failure, end = case.facts.cancel, case.base.failure, case.facts.supervisor_ended
+    gone_wrong = [t for t in (failure and failure.t, case.nodes_ended, end and end.t) if t]
+    if cancel is None or min(gone_wrong, default=cancel.t) < cancel.t:
+        return None
+    over = case.nodes_ended or end or case.job_over
+    if not over and case.supervisor_alive is not False:
+        return None
+    user = cancel.text("user")
+    return case.final(
+        State.CANCELLED,
+        f"cancelled by {user}" if user else "cancelled",
+        case.base.last_end or cancel.t,
+    )
+
+
+def _named_by_scheduler(case: _Case) -> RunState | None:
+    """Ends that only the scheduler can name."""
+    if case.job_state not in _TOLD:
+        return None
+    state, words = _TOLD[case.job_state]
+    first = f"; first to end was {blame(case.base.failure)}" if case.base.failure else ""
+    told = case.final if case.job_state not in MAY_COME_BACK else case.for_now
+    return told(state, f"{words}{first}")
+
+
+def _failed_by_nodes(case: _Case) -> RunState | None:
+    """What the agents reported, once they all did or nobody is left who could."""
+    failure = case.base.failure
+    if case.job_state == JobState.PENDING:
+        return None  # requeued: the next attempt decides
+    if case.nodes_ended is None and not (failure is not None and _nobody_left(case)):
+        return None
+    for node in case.base.nodes:
+        if is_launch_reason(node.reason):
+            return case.final(State.LAUNCH_ERROR, launch_error(node))
+    if any(node.reason == "terminated" for node in case.base.nodes):
+        return _terminated(case)
+    if failure is None:
+        return case.final(State.FAILED, _unnamed_failure(case))
+    # A SIGKILL may have been the out-of-memory killer's: the scheduler knows.
+    certain = not failure.killed or case.supervised or case.job_over
+    return (case.final if certain else case.for_now)(State.FAILED, blame(failure))
+
+
+def _nobody_left(case: _Case) -> bool:
+    if case.job_state == JobState.UNKNOWN:
+        return not _heart_beats(case)
+    return case.job_over
+
+
+def _terminated(case: _Case) -> RunState:
+    """SIGTERM came to the nodes, and no cancel of ptx's own explains it."""
+    words = "its nodes were told to stop (SIGTERM)"
+    if case.base.failure is not None:
+        words = f"{words}; first to end was {blame(case.base.failure)}"
+    if case.supervised or case.job_over:
+        return case.final(State.FAILED, words)
+    if case.job_state == JobState.RUNNING:
+        return case.for_now(State.RUNNING, words)
+    return case.for_now(State.UNKNOWN, f"{words}, and the scheduler has not said why")
+
+
+def _unnamed_failure(case: _Case) -> str:
+    for rank, code in sorted(case.base.ranks.items()):
+        if code:
+            return f"rank {rank} {exit_words(code)}"
+    missing = case.record.world_size - len(case.base.ranks)
+    return f"{missing} of {case.record.world_size} ranks left no exit record"
+
+
+def _ended_by_supervisor(case: _Case) -> RunState | None:
+    """A run on this machine whose agent left no verdict."""
+    end = case.facts.supervisor_ended
+    if end is not None:
+        message, rc = end.text("message"), end.integer("rc")
+        if not case.base.nodes:
+            words = message or "it ended before its ranks could be started; see scheduler.log"
+            return case.final(State.LAUNCH_ERROR, words, end.t)
+        return case.final(State.FAILED, message or f"the agent {exit_words(rc)}", end.t)
+    if case.supervisor_alive is False:
+        return case.final(State.FAILED, "the supervisor died")
+    return None
+
+
+def _failed_by_scheduler(case: _Case) -> RunState | None:
+    """The scheduler calls it over, yet not every node has reported."""
+    if not case.job_over:
+        return None
+    told = f" ({case.job_reason})" if case.job_reason else ""
+    silent = [str(node.node) for node in case.base.nodes if node.ended is None]
+    if case.job_state == JobState.COMPLETED:
+        return case.for_now(
+            State.UNKNOWN,
+            f"the scheduler calls it completed{told}, but not every node left its record",
+        )
+    if not case.base.nodes:
+        return case.final(State.LAUNCH_ERROR, f"the job failed before a node started{told}")
+    which = f"; node {', '.join(silent[:8])} left no record" if silent else ""
+    return case.final(State.FAILED, f"the job failed{told}{which}")
+
+
+def _not_ended(case: _Case) -> RunState:
+    if case.job_state == JobState.PENDING:
+        why = f" ({case.job_reason})" if case.job_reason else ""
+        return case.for_now(State.PENDING, f"waiting in the queue{why}")
+    if not (case.job_state == JobState.RUNNING or case.supervisor_alive or _heart_beats(case)):
+        return case.for_now(State.UNKNOWN, _why_unknown(case))
+    if case.facts.cancel is not None:
+        return case.for_now(State.RUNNING, "cancelled; its processes are ending")
+    if case.base.failure is not None:
+        return case.for_now(State.RUNNING, f"ending: {blame(case.base.failure)}")
+    if case.base.nodes:
+        up = sum(node.ended is None for node in case.base.nodes)
+        partly = f" on {up} of {case.record.nodes} nodes" if up != case.record.nodes else ""
+        return case.for_now(State.RUNNING, f"running{partly}")
+    waiting = case.facts.waiting
+    if waiting is not None:
+        wanted, free = waiting.integer("wanted"), waiting.integer("free")
+        return case.for_now(State.PENDING, f"waiting for {wanted} GPUs ({free} free)")
+    return case.for_now(State.PENDING if case.base.attempt is None else State.RUNNING, "starting")
+
+
+def _heart_beats(case: _Case) -> bool:
+    return case.heartbeat is not None and case.now - case.heartbeat < HEARTBEAT_SECONDS
+
+
+def _why_unknown(case: _Case) -> str:
+    told = f" ({case.job_reason})" if case.job_reason else ""
+    if case.heartbeat is not None:
+        silence = int(case.now - case.heartbeat)
+        return f"its nodes are silent for {silence} s and its scheduler does not know it{told}"
+    if case.base.nodes:
+        return f"it started, but its scheduler does not know it{told}"
+    return f"its scheduler does not know it{told}, and no node has reported"

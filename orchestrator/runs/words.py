@@ -1,0 +1,61 @@
+"""The sentences in which a run's state is told."""
+
+from __future__ import annotations
+
+import signal
+
+from orchestrator.runs.state import Failure, NodeState
+
+_LAUNCH_REASONS = {
+    "launch-failed": "the launcher ended without starting every rank",
+    "setup-failed": "launch.sh failed before the launcher started",
+    "check-failed": "the node cannot run this job",
+}
+
+
+def is_launch_reason(reason: str) -> bool:
+    return reason in _LAUNCH_REASONS
+
+
+def launch_error(node: NodeState) -> str:
+    words = node.message or (node.failure.message if node.failure else "")
+    return sentence(f"node {node.node}: {words or _LAUNCH_REASONS[node.reason]}")
+
+
+def blame(failure: Failure) -> str:
+    """`Rank 1 on node 0 exited with 1: ValueError: bad batch`, without a full stop."""
+    end = exit_words(failure.code, failure.signal)
+    message = f": {failure.message}" if failure.message else ""
+    return f"rank {failure.rank} on node {failure.node} {end}{message}"
+
+
+def exit_words(code: int | None, signal_number: int | None = None) -> str:
+    if signal_number is None and code is not None and code < 0:
+        signal_number = -code
+    if signal_number is not None:
+        return f"was killed by {_signal_name(signal_number)}"
+    return "ended without an exit code" if code is None else f"exited with {code}"
+
+
+def exit_name(code: int) -> str:
+    """`0`, `1`, `SIGKILL`."""
+    return _signal_name(-code) if code < 0 else str(code)
+
+
+def sentence(text: str) -> str:
+    """One line with a capital letter and a full stop."""
+    line = printable(" ".join(text.split()))
+    line = line[:1].upper() + line[1:]
+    return line if line.endswith((".", "!", "?")) else f"{line}."
+
+
+def printable(text: str) -> str:
+    """What a rank or a file said must not steer the terminal that shows it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,171 @@
+"""`ptx logs` as a process: what stands on stdout, what on stderr, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from logs_run import PATIENCE, ROOT, FakeRun, Terminal, ptx, run_ptx
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> FakeRun:
+    """Ended, with two ranks whose lines interleave."""
+    run = FakeRun.create(tmp_path)
+    run.start()
+    for i in range(5):
+        run.log(0, f"step {i} loss {5 - i}", at=i)
+        run.log(1, f"warning {i}", mark="e", at=i + 0.5)
+    run.end(0, 0)
+    return run
+
+
+def out(run: FakeRun, *options: str) -> list[str]:
+    done = run_ptx("logs", run.layout.root, *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_ranks_are_merged_in_time_order_with_their_places(run: FakeRun) -> None:
+    assert out(run)[:4] == [
+        "[0 node-0000] step 0 loss 5",
+        "[1 node-0000 err] warning 0",
+        "[0 node-0000] step 1 loss 4",
+        "[1 node-0000 err] warning 1",
+    ]
+
+
+def test_a_run_is_found_by_prefix_and_as_the_last_one(run: FakeRun) -> None:
+    for name in ("demo-a", "@last"):
+        done = run_ptx("logs", name, "--runs", run.layout.root.parent, "--tail", "1")
+        assert done.stdout == "[1 node-0000 err] warning 4\n", done.stderr
+
+
+def test_options_narrow_what_is_shown(run: FakeRun) -> None:
+    assert len(out(run, "--rank", "1")) == 5
+    assert out(run, "--tail", "2") == ["[0 node-0000] step 4 loss 1", "[1 node-0000 err] warning 4"]
+    assert out(run, "--tail", "0") == []
+    assert out(run, "--grep", "^step [13]") == [
+        "[0 node-0000] step 1 loss 4",
+        "[0 node-0000] step 3 loss 2",
+    ]
+    assert out(run, "--grep", "step", "--tail", "1") == ["[0 node-0000] step 4 loss 1"]
+    assert out(run, "--since", f"{time.time() - run.began - 3.2:.3f}s")[0].endswith("warning 3")
+    assert out(run, "--node", "node-0000", "--attempt", "0") == out(run)
+
+
+def test_json_is_one_object_a_line(run: FakeRun) -> None:
+    lines = [json.loads(line) for line in out(run, "--json", "--tail", "1")]
+    assert [{**line, "time": None} for line in lines] == [
+        {
+            "v": 1, "time": None, "attempt": 0, "node": 0, "rank": 1, "stream": "stderr",
+            "text": "warning 4", "complete": True,
+        }
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--grep", "a(b"], 2, "at character 2"),
+        (["--rank", "9"], 3, "rank 0-1"),
+        (["--rank", "x"], 2, "--rank"),
+        (["--node", "4"], 3, "node 0"),
+        (["--attempt", "2"], 3, "Attempts with logs: 0"),
+        (["--since", "noon"], 2, "--since 10m"),
+        (["--tail", "-1"], 2, "--tail"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(
+    run: FakeRun, options: list[str], code: int, words: str
+) -> None:
+    done = run_ptx("logs", run.layout.root, *options)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert words in done.stderr and "Traceback" not in done.stderr
+    done = run_ptx("logs", run.layout.root, *options, "--json")
+    assert done.returncode == code and json.loads(done.stdout)["error"]["message"]
+
+
+def test_a_closed_pipe_ends_it_silently(run: FakeRun) -> None:
+    run.log(0, *("x" * 100 for _ in range(50_000)), at=10)
+    reader = subprocess.Popen(
+        ptx("logs", run.layout.root), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert reader.stdout is not None and reader.stderr is not None
+    assert reader.stdout.readline() == b"[0 node-0000] step 0 loss 5\n"
+    reader.stdout.close()
+    assert reader.wait(PATIENCE) == 141
+    assert reader.stderr.read() == b""
+
+
+def test_colours_go_to_a_terminal_only(run: FakeRun) -> None:
+    run.log(0, "\x1b[32mgreen\x1b[0m \x1b[2J\x1b]0;title\x07gone", at=20)
+    assert out(run, "--tail", "1") == ["[0 node-0000] green gone"]
+    for env, shown in (
+        ({}, "\x1b[36m[0 node-0000]\x1b[0m \x1b[32mgreen\x1b[0m gone\x1b[0m\n"),
+        ({"NO_COLOR": "1"}, "[0 node-0000] green gone\n"),
+        ({"TERM": "dumb"}, "[0 node-0000] green gone\n"),
+    ):
+        terminal = Terminal(ptx("logs", run.layout.root, "--tail", "1"), **env)
+        assert (terminal.end(), terminal.shown) == (0, shown)
+
+
+def test_following_shows_what_comes_and_ends_with_the_run(tmp_path: Path) -> None:
+    run = FakeRun.create(tmp_path)
+    with subprocess.Popen(
+        ptx("logs", run.layout.root, "--follow"),
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and process.stderr is not None
+        assert "demo-abc123 pending: Starting." in process.stderr.readline()
+        run.start()
+        for i in range(3):
+            run.log(i % 2, f"line {i}", at=i)
+            assert process.stdout.readline() == f"[{i % 2} node-0000] line {i}\n"
+        run.log(1, "last", at=9)
+        run.end(0, 0)
+        assert process.stdout.read() == "[1 node-0000] last\n"
+        assert process.wait(PATIENCE) == 0
+
+
+def test_before_the_first_line_it_says_what_the_run_does(tmp_path: Path) -> None:
+    run = FakeRun.create(tmp_path)
+    run.layout.scheduler_log.write_text("supervising\n")
+    done = run_ptx("logs", run.layout.root)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "No rank of demo-abc123 has a log yet. It is pending: Starting." in done.stderr
+    assert str(run.layout.scheduler_log) in done.stderr
+    assert "ptx status demo-abc123" in done.stderr
+
+
+@pytest.mark.parametrize("follow", [[], ["--follow"]])
+def test_a_launch_that_failed_shows_the_launchers_last_lines(
+    tmp_path: Path, follow: list[str]
+) -> None:
+    run = FakeRun.create(tmp_path)
+    run.start()
+    launcher_log = run.layout.node(0, 0) / "launcher.log"
+    launcher_log.write_text("".join(f"line {i}\n" for i in range(99)) + "\x1b[2Jno such module\n")
+    run.end(reason="setup-failed")
+    done = run_ptx("logs", run.layout.root, *follow)
+    assert done.stdout == ""
+    assert "launch-error" in done.stderr and str(launcher_log) in done.stderr
+    assert "  | no such module\n" in done.stderr
+    assert "line 98" in done.stderr and "line 70\n" not in done.stderr
+
+
+def test_a_log_that_may_not_be_read_is_an_error_and_no_traceback(run: FakeRun) -> None:
+    path = run.layout.rank_log(0, 0, 1)
+    path.unlink()
+    path.mkdir()  # permissions do not stop root, a folder does
+    done = run_ptx("logs", run.layout.root)
+    assert done.returncode == 2
+    assert str(path) in done.stderr and "Traceback" not in done.stderr
+    assert os.path.isdir(path)

@@ -1,0 +1,228 @@
+"""Following live runs, with real processes that write."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from orchestrator.logs import follow as module
+from orchestrator.logs.follow import Follower
+from orchestrator.logs.line import TEXT, Entry, stamp_of
+from orchestrator.logs.pace import SOONEST, Pace
+from orchestrator.logs.select import Selection
+from orchestrator.runs.layout import RunLayout
+
+WRITER = """
+import sys, time
+from datetime import datetime, UTC
+path, name, count, pause = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+with open(path, "a") as file:
+    for i in range(count):
+        line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ} o {name} {i} " + "x" * 50 + chr(10)
+        file.write(line[:40])
+        file.flush()  # torn: the reader must wait for the rest
+        file.write(line[40:])
+        file.flush()
+        time.sleep(pause)
+"""
+PATIENCE = 60.0
+"""Seconds after which a follower that misses something fails its test."""
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> RunLayout:
+    return RunLayout(tmp_path / "run-abc123")
+
+
+@contextmanager
+def writer(
+    layout: RunLayout, attempt: int, node: int, rank: int, count: int, pause: float
+) -> Iterator[subprocess.Popen[bytes]]:
+    path = layout.rank_log(attempt, node, rank)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    argv = [sys.executable, "-c", WRITER, str(path), f"{attempt}.{rank}", str(count), str(pause)]
+    process = subprocess.Popen(argv)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def append(layout: RunLayout, rank: int, text: str, attempt: int = 0) -> None:
+    path = layout.rank_log(attempt, 0, rank)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(text)
+
+
+def line(text: str, mark: str = "o") -> str:
+    return f"{stamp_of(time.time())} {mark} {text}\n"
+
+
+class Run:
+    """A run that is over when the test says so, or when it takes too long."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self._deadline = time.monotonic() + PATIENCE
+
+    def end(self) -> str | None:
+        assert time.monotonic() < self._deadline, "the follower missed something"
+        return "completed" if self.over else None
+
+
+def words(entries: list[Entry]) -> list[str]:
+    return [" ".join(entry[2][TEXT:].split()[:2]) for entry in entries]
+
+
+def test_every_line_of_live_writers_comes_once_and_in_order(layout: RunLayout) -> None:
+    """A rank appears later, then an attempt; the last lines come with the end of the run."""
+    run, got = Run(), []
+    follower = Follower(layout, Selection())
+    with writer(layout, 0, 0, 0, 150, 0.005) as first, writer(layout, 0, 1, 1, 150, 0.005):
+        for batch in follower.history():
+            got += batch
+        late = False
+        for batch in follower.follow(run.end):
+            got += batch
+            if not late and len(got) > 20:
+                late = True
+                with (
+                    writer(layout, 0, 2, 2, 100, 0.0) as third,
+                    writer(layout, 1, 0, 0, 100, 0.0) as again,
+                ):
+                    third.wait()
+                    again.wait()
+            if late and not run.over and first.poll() is not None:
+                append(layout, 0, "torn at the end")
+                run.over = all(words(got).count(f"0.{rank} 149") for rank in (0, 1))
+    assert late
+    for name, count in (("0.0", 150), ("0.1", 150), ("0.2", 100), ("1.0", 100)):
+        assert [w for w in words(got) if w.startswith(name)] == [
+            f"{name} {i}" for i in range(count)
+        ]
+    assert {(log.attempt, log.rank) for log in follower.logs} == {(0, 0), (0, 1), (0, 2), (1, 0)}
+
+
+def test_what_was_written_before_the_end_is_drained(layout: RunLayout) -> None:
+    """The run is over at the first look: everything is still shown, new folders included."""
+    run, got = Run(), []
+    follower = Follower(layout, Selection())
+    assert list(follower.history()) == []
+    for rank in range(3):
+        append(layout, rank, "".join(line(f"r{rank} {i}") for i in range(5000)))
+    append(layout, 0, line("open ended", "O"))
+    run.over = True
+    for batch in follower.follow(run.end):
+        got += batch
+    assert len(got) == 15_001
+    assert [entry[0] for entry in got] == sorted(entry[0] for entry in got)
+    assert "open ended" in words(got)
+
+
+def test_a_late_line_with_an_earlier_stamp_comes_first(layout: RunLayout) -> None:
+    early, run, got = line("early"), Run(), []
+    append(layout, 0, line("late"))
+    append(layout, 1, "")
+    follower = Follower(layout, Selection())
+    for number, batch in enumerate(follower.follow(run.end)):
+        if number == 0:
+            append(layout, 1, early)
+        got += batch
+        run.over = len(got) == 2
+    assert words(got) == ["early", "late"]
+
+
+def test_only_the_chosen_ranks_are_followed(layout: RunLayout) -> None:
+    for rank in range(3):
+        append(layout, rank, line(f"rank {rank}"))
+    run = Run()
+    run.over = True
+    follower = Follower(layout, Selection.of("1", None, None))
+    assert [w for batch in follower.follow(run.end) for w in words(batch)] == ["rank 1"]
+
+
+def test_an_old_attempt_that_was_asked_for_is_the_only_one(layout: RunLayout) -> None:
+    for attempt in (0, 1):
+        append(layout, 0, line(f"attempt {attempt}"), attempt)
+    run = Run()
+    run.over = True
+    follower = Follower(layout, Selection.of(None, None, "0"))
+    assert [w for batch in follower.follow(run.end) for w in words(batch)] == ["attempt 0"]
+
+
+def test_following_goes_on_after_the_history_without_a_gap_or_a_repeat(layout: RunLayout) -> None:
+    half = line("second one")
+    append(layout, 0, line("first one") + half[:35])
+    run, got = Run(), []
+    follower = Follower(layout, Selection())
+    for batch in follower.history():
+        got += batch
+    assert words(got) == ["first one"]
+    append(layout, 0, half[35:])
+    for batch in follower.follow(run.end):
+        got += batch
+        run.over = len(got) == 2
+    assert words(got) == ["first one", "second one"]
+
+
+def test_a_bar_that_never_ends_its_line_is_seen(
+    layout: RunLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BAR", 0.3)
+    append(layout, 0, line("\rbar 1", "E") + line("\rbar 2", "E"))
+    run, got = Run(), []
+    follower = Follower(layout, Selection())
+    for batch in follower.follow(run.end):
+        got += batch
+        if words(got) == ["bar 2"]:
+            append(layout, 0, line("\rbar 3", "E"))
+        run.over = "bar 3" in words(got)
+    assert words(got)[:2] == ["bar 2", "bar 3"]
+
+
+def test_looks_become_rare_where_nothing_changes() -> None:
+    pace = Pace(2.0, changed=0.0)
+    pace.looked(1.0, changed=True)
+    assert pace.due == 1.0 + SOONEST
+    pace.looked(9.0, changed=False)
+    assert pace.due == 9.5
+    pace.looked(1000.0, changed=False)
+    assert pace.due == 1002.0
+
+
+def test_hundreds_of_idle_files_are_looked_at_rarely(
+    layout: RunLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock of its own: a minute of ticks over 300 resting files and one that grows."""
+    for rank in range(300):
+        append(layout, rank, "")
+    clock, looks = [0.0], [0]
+    read = module.LogReader.read
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+
+    def counted(self: module.LogReader, size: int) -> list[Entry] | None:
+        looks[0] += 1
+        return read(self, size)
+
+    monkeypatch.setattr(module.LogReader, "read", counted)
+    follower = Follower(layout, Selection())
+    ticks = 0
+    seen = 0
+    for batch in follower.follow(lambda: "over" if clock[0] > 90 else None):
+        clock[0] += SOONEST
+        ticks += 1
+        seen += len(batch)
+        if clock[0] < 30:
+            looks[0] = 0
+        append(layout, 7, line(str(ticks)))
+    assert ticks > 800 and seen >= ticks - 2
+    assert looks[0] < 0.15 * 300 * 600  # of all looks that a plain poll would take in 60 s
