@@ -64,6 +64,8 @@ def main() -> None:
             "XDG_STATE_HOME": str(work / "state"),
             "XDG_CONFIG_HOME": str(work / "config"),
         }
+        # A checkout compiles itself at first use, as pip did for torchx at install.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         make_runs(ptx, environment, work)
         (work / "main.py").write_text("print('hello')\n")
         spec = str(ROOT / "jobs" / "llama_lora_zero3.yaml")

@@ -67,7 +67,6 @@ class Choices:
             ),
         ]
 
-
     def _no_cpu_ranks(self) -> str | None:
         return "null" if (self.gpus or "").isdecimal() and self.gpus != "0" else None
 

@@ -10,6 +10,7 @@ from orchestrator.cli.output import duration, paint, paint_state, size, table
 from orchestrator.cli.progress import rate
 from orchestrator.cli.run_table import number, step
 from orchestrator.logs.screen import plain
+from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.observe import Observed
 from orchestrator.runs.records import ExitRecord, read_exit
 from orchestrator.runs.state import NodeState, State
@@ -102,12 +103,17 @@ def _node_row(run: Observed, node: NodeState, now: float) -> tuple[str, ...]:
 
 def _ranks(run: Observed) -> str:
     """Failed ranks first, then the lowest ones, up to a screenful."""
-    state, procs = run.state, run.record.procs_per_node
-    attempt = state.attempt
-    if attempt is None or not state.nodes:
+    state, attempt = run.state, run.state.attempt
+    if attempt is None:
         return ""
     codes = state.ranks
-    known = [(node.node, rank) for node in state.nodes for rank in _ranks_of(node, procs)]
+    known = [
+        (node.node, rank)
+        for number, node in enumerate(state.nodes)
+        for rank in _ranks_of(run.layout, attempt, node, look=number < SHOWN_NODES)
+    ]
+    if not known:
+        return ""
     known.sort(key=lambda item: (codes.get(item[1], 0) == 0, item[1]))
     rows = []
     for node, rank in known[:SHOWN_RANKS]:
@@ -118,12 +124,15 @@ def _ranks(run: Observed) -> str:
         written = size(log.stat().st_size) if log.exists() else "-"
         rows.append((str(rank), str(node), words, written, str(log.relative_to(run.layout.root))))
     text = table(("RANK", "NODE", "EXIT", "WROTE", "LOG (in the folder below)"), rows, cut=False)
-    more = len(known) - SHOWN_RANKS
+    more = run.record.world_size - len(rows)
     return f"{text}\n… and {more} more ranks" if more > 0 else text
 
 
-def _ranks_of(node: NodeState, procs: int) -> range:
-    return range(node.node * procs, (node.node + 1) * procs)
+def _ranks_of(layout: RunLayout, attempt: int, node: NodeState, *, look: bool) -> set[int]:
+    """Which ranks a node has: its rendezvous may give it any. `look` for those that still run."""
+    logs = layout.node(attempt, node.node).glob("rank-*.log") if look else ()
+    numbers = (log.stem.removeprefix("rank-") for log in logs)
+    return {*node.ranks, *(int(number) for number in numbers if number.isdecimal())}
 
 
 def _failure(run: Observed) -> str:

@@ -150,13 +150,20 @@ def _failed_by_nodes(case: _Case) -> RunState | None:
     for node in case.base.nodes:
         if is_launch_reason(node.reason):
             return case.final(State.LAUNCH_ERROR, launch_error(node))
-    if any(node.reason == "terminated" for node in case.base.nodes):
+    if _were_told_to_stop(case):
         return _terminated(case)
     if failure is None:
         return case.final(State.FAILED, _unnamed_failure(case))
-    # A SIGKILL may have been the out-of-memory killer's: the scheduler knows.
-    certain = not failure.killed or case.supervised or case.job_over
+    # A signal may have been the out-of-memory killer's, or a preemption's: the scheduler knows.
+    certain = not failure.from_outside or case.supervised or case.job_over
     return (case.final if certain else case.for_now)(State.FAILED, blame(failure))
+
+
+def _were_told_to_stop(case: _Case) -> bool:
+    """SIGTERM came to the nodes first. After a failure SLURM sends it to the others as well."""
+    told = {node.node for node in case.base.nodes if node.reason == "terminated"}
+    failure = case.base.failure
+    return bool(told) and (failure is None or failure.node in told)
 
 
 def _nobody_left(case: _Case) -> bool:

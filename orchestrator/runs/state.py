@@ -38,9 +38,9 @@ class Failure:
     message: str
 
     @property
-    def killed(self) -> bool:
-        """SIGKILL came from outside: an out-of-memory killer, a scheduler, a person."""
-        return self.signal == 9 or self.code in (-9, 137)
+    def from_outside(self) -> bool:
+        """SIGKILL or SIGTERM: an out-of-memory killer, a preemption, a time limit, a person."""
+        return self.signal in (9, 15) or self.code in (-9, -15, 137, 143)
 
 
 @dataclass(frozen=True)

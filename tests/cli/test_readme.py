@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from support.ptx import CHECKOUT, Ptx
 
 README = (CHECKOUT / "README.md").read_text()

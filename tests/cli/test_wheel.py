@@ -10,7 +10,6 @@ import venv
 from pathlib import Path
 
 import pytest
-
 from support.ptx import Ptx, exit_records
 
 pytestmark = pytest.mark.slow

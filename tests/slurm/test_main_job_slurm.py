@@ -1,4 +1,4 @@
-"""The main job and its violent ends on a real SLURM, two nodes of two ranks, under each launcher."""
+"""The main job and its violent ends on a real SLURM, under each launcher: two nodes, four ranks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def ptx(tmp_path: Path) -> Ptx:
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_four_ranks_on_two_nodes_complete_and_leave_their_logs_and_exit_records(ptx: Ptx, launcher: str) -> None:
+def test_four_ranks_on_two_nodes_complete_and_leave_their_logs_and_exit_records(
+    ptx: Ptx, launcher: str
+) -> None:
     main_job.completes(ptx, launcher, main_job.SLURM, ranks=4)
 
 

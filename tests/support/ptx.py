@@ -40,7 +40,9 @@ class Ptx:
 
     def ok(self, *args: str, timeout: float = 120) -> str:
         done = self(*args, timeout=timeout)
-        assert done.returncode == 0, f"ptx {args} gave {done.returncode}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, (
+            f"ptx {args} gave {done.returncode}\n{done.stdout}{done.stderr}"
+        )
         return done.stdout
 
     def submit(self, spec: Path | str, *args: str) -> Path:
@@ -53,11 +55,12 @@ class Ptx:
 
     def story(self, run: Path) -> str:
         """Everything a failed assertion wants to show."""
-        parts = [self("status", run.name).stdout]
-        for path in sorted(run.rglob("*")):
-            if path.suffix in {".log", ".jsonl"} or path.name.endswith("exit.json"):
-                parts.append(f"--- {path.relative_to(run)}\n{path.read_text(errors='replace')[-3000:]}")
-        return "\n".join(parts)
+        told = [
+            f"--- {path.relative_to(run)}\n{path.read_text(errors='replace')[-3000:]}"
+            for path in sorted(run.rglob("*"))
+            if path.suffix in {".log", ".jsonl"} or path.name.endswith("exit.json")
+        ]
+        return "\n".join([self("status", run.name).stdout, *told])
 
 
 def exit_records(run: Path, attempt: int = 0) -> list[dict[str, Any]]:

@@ -126,6 +126,17 @@ def test_the_earliest_failure_over_all_nodes_is_blamed() -> None:
     assert state.ended == 21
 
 
+def test_nodes_that_were_stopped_because_another_failed_are_not_the_story() -> None:
+    events = submitted() + started(0) + started(1)
+    first = failed_rank(1, t=15, message="ValueError: bad batch")
+    stopped = failed_rank(2, t=16, code=-15)
+    events += ended({"0": -15, "1": 1}, node=1, t=17, reason="rank-failed", failure=first)
+    events += ended({"2": -15, "3": -15}, node=0, t=18, reason="terminated", failure=stopped)
+    state = judge(events, of=record(nodes=2))
+    assert (state.state, state.final) == (State.FAILED, True)
+    assert state.reason == "Rank 1 on node 1 exited with 1: ValueError: bad batch."
+
+
 def test_a_failed_node_does_not_end_the_run_before_the_others_have() -> None:
     events = submitted() + started(0) + started(1)
     first = failed_rank(0, t=12)

@@ -324,6 +324,37 @@ def test_closed_standard_descriptors_are_met(rank: Rank) -> None:
     assert sorted(rank.texts()) == ["e err", "o out"]
 
 
+def test_a_reader_of_stderr_that_is_gone_does_not_end_the_rank(rank: Rank) -> None:
+    rank.log_path.symlink_to("/dev/full")
+    process = rank.popen("sh", "-c", "echo lost; sleep 0.3; exit 6")
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait(60) == 6
+    assert rank.record["lost_bytes"] > 0
+
+
+def test_without_an_agent_the_shim_says_what_it_misses(rank: Rank) -> None:
+    del rank.env["PTX_NODE_DIR"]
+    assert rank.run("true") == 2
+    assert rank.stderr.startswith(b"ptx: the shim finds no PTX_NODE_DIR")
+
+
+@pytest.mark.slow
+def test_an_orphaned_rank_that_blocks_sigterm_while_it_saves_has_the_whole_grace(
+    rank: Rank, tmp_path: Path
+) -> None:
+    (tmp_path / "plan.json").write_text('{"grace_seconds": 60}')
+    rank.env |= {"PTX_PLAN": str(tmp_path / "plan.json"), "PTX_AGENT_PID": "1"}
+    rank.env["PTX_AGENT_START"] = "no such start"
+    code = (
+        "import signal, time\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {15}); time.sleep(2); print('saved')\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, {15}); time.sleep(3600)"
+    )
+    assert rank.python(code) == 143
+    assert rank.texts() == ["o saved"]
+
+
 def test_a_shim_whose_agent_is_another_process_by_now_ends_its_rank(rank: Rank) -> None:
     rank.env |= {"PTX_AGENT_PID": str(os.getpid()), "PTX_AGENT_START": "1"}
     assert rank.run("sleep", "3600") == 143

@@ -1,0 +1,34 @@
+"""agent.pyz, built from this package's own sources. Not itself part of it."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from functools import cache
+from pathlib import Path
+
+_LEFT_OUT = {"archive.py"}
+_MAIN = b"""from orchestrator.agent.main import main
+
+raise SystemExit(main())
+"""
+_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+@cache
+def agent_archive() -> bytes:
+    """The archive that `python -I -S` runs: the same bytes from the same sources, always."""
+    folder = Path(__file__).parent
+    files = {"__main__.py": _MAIN, "orchestrator/__init__.py": b""}
+    for path in folder.glob("*.py"):
+        if path.name not in _LEFT_OUT:
+            files[f"orchestrator/agent/{path.name}"] = path.read_bytes()
+    buffer = io.BytesIO()
+    # Stored, not deflated: a thousand shims start without zlib, and people can read it.
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(files):
+            info = zipfile.ZipInfo(name, _TIME)
+            info.create_system = 3
+            info.external_attr = 0o100644 << 16
+            archive.writestr(info, files[name])
+    return buffer.getvalue()

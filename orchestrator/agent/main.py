@@ -1,0 +1,27 @@
+"""`agent.pyz node PLAN_JSON` and `agent.pyz shim -- ARGV...`."""
+
+from __future__ import annotations
+
+import sys
+
+USAGE = """usage: agent.pyz node [--parent-death[=PID]] PLAN_JSON
+       agent.pyz shim -- ARGV...
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    words = sys.argv[1:] if argv is None else argv
+    # Each branch imports its own half: a shim starts without the agent's modules.
+    if words[:2] == ["shim", "--"] and len(words) > 2:
+        from orchestrator.agent.shim import run_shim
+
+        return run_shim(words[2:])
+    if words[:1] == ["node"] and len(words) in (2, 3):
+        from orchestrator.agent.node import run_node
+
+        option = words[1] if len(words) == 3 else ""
+        name, _, pid = option.partition("=")
+        if name in ("", "--parent-death") and (not pid or pid.isdigit()):
+            return run_node(words[-1], parent_death=bool(name), parent=int(pid or 0))
+    sys.stderr.write(USAGE)
+    return 2

@@ -1,0 +1,111 @@
+"""The log file of one rank. Whatever its disk does, the rank is never made to wait or die."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+
+from orchestrator.agent.stamp import PREFIX_SIZE, STAMP_SIZE, Parts
+
+_TAIL = 1 << 15
+_NEWLINE = ord("\n")
+
+
+class RankLog:
+    """Append-only. What cannot be written is dropped and counted, and writing is tried again."""
+
+    def __init__(self, path: str, mode: int) -> None:
+        self._path = path
+        self._mode = mode
+        self._descriptor: int | None = None
+        self._torn = False
+        self._gap = 0
+        self._reason = ""
+        self._tail = b""
+        self.log_bytes = 0
+        self.lost_bytes = 0
+        """Bytes, stamps counted, that are not in the file."""
+        self.first_error: str | None = None
+        self.write([])
+
+    def write(self, parts: Parts) -> None:
+        """Append whole stamped lines."""
+        if parts:
+            self._remember(parts)
+        try:
+            if self._descriptor is None:
+                self._descriptor = self._open()
+            if parts:
+                self._close_gap(bytes(parts[0][:STAMP_SIZE]))
+            rest = self._append(parts)
+        except OSError as error:
+            self._reason = _reason(error)
+            rest = parts
+        if rest:
+            self._lose(rest)
+
+    def last_lines(self, count: int) -> list[str]:
+        """The newest lines without their stamps, each cut to its last 2,000 characters."""
+        lines = self._tail.split(b"\n")[:-1][-count:]
+        return [line[PREFIX_SIZE:][-2000:].decode("utf-8", "replace") for line in lines]
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _open(self) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        descriptor = os.open(self._path, flags, self._mode)
+        # Somebody else's file, as after a change of user, can be written all the same.
+        with contextlib.suppress(OSError):
+            os.fchmod(descriptor, self._mode)
+        return descriptor
+
+    def _append(self, parts: Parts) -> Parts:
+        """Write; return what was left when the disk refused."""
+        assert self._descriptor is not None  # noqa: S101 - for the type checker
+        left = [memoryview(part) for part in parts if len(part)]
+        while left:
+            try:
+                written = os.writev(self._descriptor, left)
+            except OSError as error:
+                self._reason = _reason(error)
+                return list(left)
+            self.log_bytes += written
+            while left and written >= len(left[0]):
+                written -= len(left[0])
+                self._torn = left.pop(0)[-1] != _NEWLINE
+            if written:
+                self._torn = left[0][written - 1] != _NEWLINE
+                left[0] = left[0][written:]
+        return []
+
+    def _close_gap(self, stamp: bytes) -> None:
+        """Say in the log itself what is missing there, now that it can be written again."""
+        if not self._gap and not self._torn:
+            return
+        notice = b"\n" if self._torn else b""
+        if self._gap:
+            text = f"ptx: {self._gap} bytes of this log were lost here: {self._reason}"
+            notice += stamp + b" e " + text.encode() + b"\n"
+        rest = self._append([notice])
+        if rest:
+            raise OSError(errno.EIO, self._reason)
+        self._gap = 0
+
+    def _lose(self, parts: Parts) -> None:
+        size = sum(map(len, parts))
+        self._gap += size
+        self.lost_bytes += size
+        if self.first_error is None:
+            self.first_error = self._reason
+
+    def _remember(self, parts: Parts) -> None:
+        ends = b"".join(bytes(part[-_TAIL:]) for part in parts)
+        self._tail = (self._tail + ends)[-_TAIL:]
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)
