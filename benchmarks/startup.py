@@ -20,6 +20,7 @@ from pathlib import Path
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 15
 RUNS = 100
+LARGE = ("--nodes", "1024", "--gpus", "8", "--launcher", "deepspeed")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -74,6 +75,7 @@ def main() -> None:
             "ptx --help": [ptx, "--help"],
             "ptx validate": [ptx, "validate", spec],
             "ptx submit --dry-run": [ptx, "submit", spec, "--nodes", "2", "--dry-run"],
+            "  of 1,024 nodes x 8 ranks": [ptx, "submit", spec, *LARGE, "--dry-run"],
             f"ptx status ({RUNS} runs)": [ptx, "status"],
             "torchx --help": [torchx, "--help"],
             "torchx run --dryrun": [torchx, "run", "-s", "local_cwd", "--dryrun", *launch],
