@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+_TAIL = 1 << 14
+_LINE = 500
+
 
 def open_log(path: Path, mode: int) -> int:
     """A descriptor to append to, made where there is none. Raises OSError."""
@@ -14,6 +17,18 @@ def open_log(path: Path, mode: int) -> int:
 def open_in_place(path: Path, mode: int) -> int:
     """A descriptor to rewrite with pwrite, made where there is none. Raises OSError."""
     return _open(path, 0, mode)
+
+
+def last_line(path: Path) -> str:
+    """The last line that has a letter or digit in it; empty where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            lines = file.read(_TAIL).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    telling = (line.strip() for line in reversed(lines) if any(map(str.isalnum, line)))
+    return next(telling, "")[:_LINE]
 
 
 def _open(path: Path, flags: int, mode: int) -> int:

@@ -14,7 +14,7 @@ from orchestrator.agent.checks import problems
 from orchestrator.agent.ending import STEP, Ending
 from orchestrator.agent.environment import launch_environment
 from orchestrator.agent.events import Events
-from orchestrator.agent.files import open_log
+from orchestrator.agent.files import last_line, open_log
 from orchestrator.agent.heartbeat import Heartbeat
 from orchestrator.agent.linux import become_subreaper, set_name, set_parent_death_signal
 from orchestrator.agent.place import NotStartable, Place, read_plan
@@ -36,7 +36,7 @@ from orchestrator.agent.ranks import (
     told_to_end,
 )
 from orchestrator.agent.spawn import spawn
-from orchestrator.agent.stderr import tell
+from orchestrator.agent.stderr import SAID, tell
 from orchestrator.agent.watch import RankWatch, shims_by_rank
 
 _TICK = 0.5
@@ -226,7 +226,12 @@ class Node:
         code = os.waitstatus_to_exitcode(status)
         how = f"was ended by {signal_name(-code)}" if code < 0 else f"ended with code {code}"
         when = " before it came to the launcher" if reason == "setup-failed" else ""
-        return f"{what} {how}{when}"
+        why = last_line(self._place.node_dir / "launcher.log") if code > 0 else ""
+        if why.startswith(SAID):
+            # launch.sh says by itself what is wrong; once it has become the launcher, its last
+            # word was that all is well.
+            return why.removeprefix(SAID) if reason == "setup-failed" else f"{what} {how}"
+        return f"{what} {how}{when}: {why}" if why else f"{what} {how}{when}"
 
     def _node_ended(
         self,
@@ -255,7 +260,7 @@ class Node:
         for line in sentence.splitlines():
             tell(line)
             with contextlib.suppress(OSError):  # a full disk: stderr has it
-                os.write(self._log, f"ptx: {line}\n".encode("utf-8", "replace"))
+                os.write(self._log, f"{SAID}{line}\n".encode("utf-8", "replace"))
 
 
 def _own_start() -> int:

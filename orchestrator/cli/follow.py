@@ -8,26 +8,23 @@ from dataclasses import dataclass, field
 
 from orchestrator.cli.bottom_line import BottomLine
 from orchestrator.cli.errors import tell
+from orchestrator.cli.last_words import last_words
 from orchestrator.cli.output import coloured, duration, next_commands, note, paint
 from orchestrator.cli.progress import Style, progress_bar, progress_line, rate
 from orchestrator.logs.follow import Follower
 from orchestrator.logs.line import MARK, Entry
 from orchestrator.logs.metrics import MetricsTail, Progress
-from orchestrator.logs.screen import plain
 from orchestrator.logs.select import Selection
-from orchestrator.logs.silence import other_logs
 from orchestrator.logs.text import TextLines
 from orchestrator.logs.watch import Watch
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.observe import Observed
-from orchestrator.runs.records import read_exit
 from orchestrator.runs.state import State
 
 INTERRUPTED, CLOSED_PIPE = 130, 141
 """What a shell shows for a program that Ctrl-C, or a closed pipe, ended."""
 PLAIN_SECONDS = 5.0
 """Between two lines of progress where no line can be redrawn."""
-LAST_LINES = 10
 
 
 def follow(layout: RunLayout) -> int:
@@ -133,7 +130,8 @@ def _tell_end(run: Observed, metrics: MetricsTail) -> int:
     if completed:
         note(words.replace("completed", paint("completed", "green", stream=sys.stderr), 1))
     else:
-        _tell_last_words(run)
+        if block := last_words(run):
+            note(block)
         tell(words, None)
     _tell_result(metrics)
     note(f"files: {run.layout.root}")
@@ -160,19 +158,3 @@ def _tell_result(metrics: MetricsTail) -> None:
     if metrics.mean_tokens_per_s is not None:
         parts.append(f"{rate(metrics.mean_tokens_per_s)} tokens/s")
     note(", ".join(parts))
-
-
-def _tell_last_words(run: Observed) -> None:
-    """Of the rank that failed first; where none started, of the launcher or scheduler."""
-    failure, attempt = run.state.failure, run.state.attempt
-    if failure is not None and attempt is not None:
-        record = read_exit(run.layout, attempt, failure.node, failure.rank)
-        lines = record.last_lines[-LAST_LINES:] if record else ()
-        what = f"rank {failure.rank}, which failed first"
-    else:
-        others = other_logs(run) if run.state.state is State.LAUNCH_ERROR else []
-        lines = others[0].lines[-LAST_LINES:] if others else ()
-        what = str(others[0].path) if others else ""
-    if lines:
-        note(f"last lines of {what}:")
-        note("\n".join(f"  | {plain(line)}" for line in lines))

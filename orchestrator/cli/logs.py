@@ -92,6 +92,10 @@ def logs(
         return CLOSED_PIPE
 
 
+_NOTHING_PRINTED = "nothing was printed"
+_NOTHING_WANTED = "no line matches"
+
+
 @dataclass(frozen=True)
 class _Wanted:
     selection: Selection
@@ -99,6 +103,10 @@ class _Wanted:
     grep: re.Pattern[str] | None
     tail: int | None
     as_json: bool
+
+    @property
+    def is_part(self) -> bool:
+        return self.grep is not None or self.since is not None
 
     def start(self, log: RankLog) -> int:
         """Offset before which this log holds nothing that is wanted."""
@@ -153,8 +161,12 @@ def _show(layout: RunLayout, wanted: _Wanted) -> int:
         return _say_why_silent(layout)
     lines = wanted.lines(logs)
     readers = [LogReader(log.path, source, wanted.start(log)) for source, log in enumerate(logs)]
+    nothing = True
     for entries in wanted.cut(merge(readers)):
         sys.stdout.write(lines.render(entries))
+        nothing = nothing and not entries
+    if nothing and wanted.tail != 0:
+        note(_NOTHING_WANTED if wanted.is_part else _NOTHING_PRINTED)
     return 0
 
 
@@ -187,7 +199,8 @@ def _say_why_silent(layout: RunLayout) -> int:
 
     observed, troubles = observe_one(layout)
     state = observed.state
-    note(f"No rank of {layout.run_id} has a log yet. It is {state.state.value}: {state.reason}")
+    yet = "" if state.state.ended else " yet"
+    note(f"No rank of {layout.run_id} has a log{yet}. It is {state.words}")
     for trouble in troubles:
         note(trouble)
     for number, other in enumerate(other_logs(observed)):

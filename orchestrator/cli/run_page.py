@@ -6,24 +6,22 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.cli.last_words import last_words
 from orchestrator.cli.output import duration, paint, paint_state, size, table
 from orchestrator.cli.progress import rate
 from orchestrator.cli.run_table import number, step
-from orchestrator.logs.screen import plain
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.observe import Observed
-from orchestrator.runs.records import ExitRecord, read_exit
 from orchestrator.runs.state import NodeState, State
 from orchestrator.runs.words import exit_name, printable
 
 SHOWN_NODES = 16
 SHOWN_RANKS = 16
-SHOWN_LINES = 10
 
 
 def run_page(run: Observed, metrics: Mapping[str, Any] | None, now: float) -> str:
     """`metrics` is the last record of the newest attempt."""
-    blocks = [_head(run, metrics, now), _nodes(run, now), _ranks(run), _failure(run), _files(run)]
+    blocks = [_head(run, metrics, now), _nodes(run, now), _ranks(run), last_words(run), _files(run)]
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -133,18 +131,6 @@ def _ranks_of(layout: RunLayout, attempt: int, node: NodeState, *, look: bool) -
     logs = layout.node(attempt, node.node).glob("rank-*.log") if look else ()
     numbers = (log.stem.removeprefix("rank-") for log in logs)
     return {*node.ranks, *(int(number) for number in numbers if number.isdecimal())}
-
-
-def _failure(run: Observed) -> str:
-    """The last words of the rank that failed first."""
-    failure, attempt = run.state.failure, run.state.attempt
-    if failure is None or attempt is None:
-        return ""
-    record: ExitRecord | None = read_exit(run.layout, attempt, failure.node, failure.rank)
-    if record is None or not record.last_lines:
-        return ""
-    lines = [f"  | {plain(line)}" for line in record.last_lines[-SHOWN_LINES:]]
-    return "\n".join([f"last lines of rank {failure.rank}, which failed first:", *lines])
 
 
 def _files(run: Observed) -> str:

@@ -25,8 +25,16 @@ def launch_error(node: NodeState) -> str:
 def blame(failure: Failure) -> str:
     """`Rank 1 on node 0 exited with 1: ValueError: bad batch`, without a full stop."""
     end = exit_words(failure.code, failure.signal)
-    message = f": {failure.message}" if failure.message else ""
+    message = "" if _says_only_how(failure) else f": {failure.message}"
     return f"rank {failure.rank} on node {failure.node} {end}{message}"
+
+
+def _says_only_how(failure: Failure) -> bool:
+    """A rank that left no words: the agent's message is its exit once more."""
+    how = {"", f"exit code {failure.code}"}
+    if failure.signal is not None:
+        how.add(f"ended by {_signal_name(failure.signal)}")
+    return (failure.message or "") in how
 
 
 def exit_words(code: int | None, signal_number: int | None = None) -> str:

@@ -90,11 +90,12 @@ class Slurm:
                     raise unreachable(sentence(said)) from error
                 raise refusal(said) from error
 
-    def cancel(self, layout: RunLayout, job_id: str) -> None:  # noqa: ARG002
+    def cancel(self, layout: RunLayout, job_id: str) -> None:
         """Raises UserError where SLURM will not let this person end the job."""
         ping()
-        answer = ask(["scancel", job_id])
-        gone = ("Invalid job id", "already completing or completed")
+        # By name too: on another cluster, or a new one, this number may be another job's.
+        answer = ask(["scancel", f"--name={layout.run_id}", job_id])
+        gone = ("Invalid job id", "already completing or completed", "No active jobs match")
         if answer.code != 0 and not any(word in answer.err for word in gone):
             raise UserError(
                 f"SLURM did not cancel job {job_id}: {sentence(answer.err)}",
@@ -105,4 +106,4 @@ class Slurm:
         return slurm_query.find(run_id)
 
     def query(self, jobs: Mapping[str, RunLayout]) -> Sequence[JobInfo]:
-        return slurm_query.query(list(jobs))
+        return slurm_query.query({job_id: run.run_id for job_id, run in jobs.items()})

@@ -3,16 +3,20 @@
 squeue forgets a job MinJobAge (300 s by default) after its end. sacct knows it for good, but
 many sites run no accounting, so an sacct that fails is normal. Where neither knows a job its
 state is unknown, which says nothing about success or failure.
+
+Every question names the runs besides their jobs: a cluster that shares this person's home with
+the run's own, or one that was set up anew, has other jobs of the same numbers.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from orchestrator.errors import SchedulerUnreachable
 from orchestrator.schedulers.base import JobInfo, JobState
-from orchestrator.schedulers.slurm_command import ask, ping
+from orchestrator.schedulers.slurm_command import ask, ping, sentence, unreachable
 from orchestrator.schedulers.slurm_states import (
     SACCT_FORMAT,
     SQUEUE_FORMAT,
@@ -27,18 +31,21 @@ _EVER = ("-Snow-365days", "-Enow+365days")
 nor at one that is deferred."""
 
 
-def query(job_ids: Sequence[str]) -> list[JobInfo]:
-    """One JobInfo a job, in the order given. Never raises for a SLURM that does not answer."""
+def query(jobs: Mapping[str, str]) -> list[JobInfo]:
+    """One JobInfo a job (job id -> run id), in the order given.
+
+    Never raises for a SLURM that does not answer.
+    """
     known: dict[str, JobInfo] = {}
     why = "neither squeue nor sacct knows this job"
     try:
         ping()
-        known |= _from_squeue(job_ids)
+        known |= _from_squeue(jobs)
     except SchedulerUnreachable as error:
         why = error.message
-    absent = [job_id for job_id in job_ids if job_id not in known]
+    absent = {job_id: name for job_id, name in jobs.items() if job_id not in known}
     known |= _from_sacct(absent)
-    return [known.get(job_id) or JobInfo(job_id, JobState.UNKNOWN, why) for job_id in job_ids]
+    return [known.get(job_id) or JobInfo(job_id, JobState.UNKNOWN, why) for job_id in jobs]
 
 
 def find(name: str) -> str | None:
@@ -51,6 +58,8 @@ def find(name: str) -> str | None:
     answer = ask(
         ["squeue", "-h", "--states=all", f"--user={user}", f"--name={name}", "-o", "%i|%T|%j"]
     )
+    if answer.code != 0:
+        raise unreachable(sentence(answer.err) or f"squeue ended with {answer.code}")
     if job_id := _newest(answer.out, name):
         return job_id
     fields = ["-n", "-P", "-X", "--format=JobID,State,JobName"]
@@ -67,23 +76,22 @@ def _newest(text: str, name: str) -> str | None:
     return str(max(ids)) if ids else None
 
 
-def _from_squeue(job_ids: Sequence[str]) -> dict[str, JobInfo]:
+def _from_squeue(jobs: Mapping[str, str]) -> dict[str, JobInfo]:
     known: dict[str, JobInfo] = {}
-    for chunk in _chunks(job_ids):
+    for which in _chunks(jobs):
         # A single unknown id is an error to squeue ("Invalid job id"), among others it is not.
-        asked = ",".join(chunk)
-        answer = ask(["squeue", "-h", "--states=all", f"--jobs={asked}", "-o", SQUEUE_FORMAT])
+        answer = ask(["squeue", "-h", "--states=all", *which, "-o", SQUEUE_FORMAT])
         known |= parse_squeue(answer.out)
     return known
 
 
-def _from_sacct(job_ids: Sequence[str]) -> dict[str, JobInfo]:
+def _from_sacct(jobs: Mapping[str, str]) -> dict[str, JobInfo]:
     known: dict[str, JobInfo] = {}
-    for chunk in _chunks(job_ids):
+    for which in _chunks(jobs):
         # Without --duplicates a requeued job's older starts hide, and so may the newest one.
         argv = ["sacct", "--duplicates", "-n", "-P", "-X", f"--format={SACCT_FORMAT}"]
         try:
-            answer = ask([*argv, f"--jobs={','.join(chunk)}"])
+            answer = ask([*argv, *which])
         except SchedulerUnreachable:
             return known
         if answer.code != 0:
@@ -92,5 +100,7 @@ def _from_sacct(job_ids: Sequence[str]) -> dict[str, JobInfo]:
     return known
 
 
-def _chunks(job_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (job_ids[start : start + _CHUNK] for start in range(0, len(job_ids), _CHUNK))
+def _chunks(jobs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    rows = iter(jobs.items())
+    while chunk := dict(islice(rows, _CHUNK)):
+        yield f"--jobs={','.join(chunk)}", f"--name={','.join(chunk.values())}"

@@ -12,6 +12,7 @@ import helpers
 import pytest
 
 from orchestrator.errors import SchedulerUnreachable
+from orchestrator.runs.layout import RunLayout
 from orchestrator.schedulers.base import JobState
 from orchestrator.schedulers.slurm import Slurm
 from orchestrator.schedulers.slurm_refusal import SubmissionRefused
@@ -101,6 +102,21 @@ def test_cancel_ends_a_running_job_and_a_job_that_is_gone_is_no_error(run):
     assert helpers.wait_for_state(job_id, layout).state is JobState.CANCELLED
     Slurm().cancel(layout, job_id)
     Slurm().cancel(layout, "999999999")
+
+
+def test_a_job_of_the_same_number_on_another_cluster_is_left_alone(run, tmp_path, monkeypatch):
+    """What one sees from a second cluster under the same home, or from one set up anew."""
+    job_id, layout = helpers.submit(run, "sleep 600")
+    helpers.wait_for_state(job_id, layout, {JobState.RUNNING})
+    elsewhere = RunLayout(tmp_path / f"{run.name}-elsewhere")
+    assert helpers.state(job_id, elsewhere).state is JobState.UNKNOWN
+    Slurm().cancel(elsewhere, job_id)
+    assert helpers.state(job_id, layout).state is JobState.RUNNING
+    Slurm().cancel(layout, job_id)
+    helpers.wait_for_state(job_id, layout, {JobState.CANCELLED})
+    helpers.hide_from_squeue(tmp_path, monkeypatch)
+    helpers.wait_for_state(job_id, layout, {JobState.CANCELLED})
+    assert helpers.state(job_id, elsewhere).state is JobState.UNKNOWN
 
 
 def test_one_query_answers_for_jobs_of_every_kind(run, tmp_path):

@@ -71,10 +71,28 @@ def test_a_failing_setup_line_is_told_from_a_failing_launcher(make: Make) -> Non
     assert run.wait() == 1
     ended = run.ended()
     assert ended["reason"] == "setup-failed"
-    assert ended["message"] == "launch.sh ended with code 7 before it came to the launcher"
+    how = "launch.sh ended with code 7 before it came to the launcher"
+    assert ended["message"] == f"{how}: no module"
     log = (run.node / "launcher.log").read_text()
     assert log.startswith("no module\n")
     assert ended["message"] in log
+
+
+@pytest.mark.parametrize(
+    ("launch", "told"),
+    [
+        ("echo ptx: setup line 1 failed >&2; exit 1", "setup line 1 failed"),
+        (
+            LAUNCHING + "echo No module named torch; echo ===; exit 1",
+            "code 1: No module named torch",
+        ),
+        (LAUNCHING + "echo ptx: node 0 of 1; exit 1", "the launcher ended with code 1"),
+    ],
+)
+def test_a_failed_launch_is_told_in_its_own_last_words(make: Make, launch: str, told: str) -> None:
+    run = make("", f"{launch}\n").start()
+    assert run.wait() == 1
+    assert run.ended()["message"].endswith(told)
 
 
 def test_what_the_node_lacks_ends_it_before_launch(make: Make) -> None:

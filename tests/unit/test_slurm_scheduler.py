@@ -112,6 +112,15 @@ def test_an_accepted_job_is_found_again_when_the_answer_was_lost(tmp_path, monke
     assert Slurm().submit(None, RunLayout(run)) == "42"
 
 
+def test_a_squeue_that_fails_has_not_said_that_there_is_no_job(tmp_path, monkeypatch):
+    stub(tmp_path, "scontrol", "echo 'Slurmctld(primary) at head is UP'")
+    stub(tmp_path, "squeue", "echo 'slurm_load_jobs error: Incompatible versions' >&2; exit 1")
+    stub(tmp_path, "sacct", "exit 0")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(SchedulerUnreachable, match="Incompatible versions"):
+        Slurm().find("job-1")
+
+
 @pytest.mark.parametrize(
     "answer", ["12", "12;cluster", "Welcome to the cluster\n12", "Submitted batch job 12"]
 )

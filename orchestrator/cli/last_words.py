@@ -1,0 +1,32 @@
+"""What a failed run said last: the first thing that somebody wants to see of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.logs.screen import plain
+from orchestrator.logs.silence import other_logs
+from orchestrator.runs.observe import Observed
+from orchestrator.runs.records import read_exit
+from orchestrator.runs.state import State
+
+SHOWN_LINES = 10
+
+
+def last_words(run: Observed) -> str:
+    """Of the rank that failed first; where none did, of the launcher or the scheduler. May be
+    empty."""
+    failure, attempt = run.state.failure, run.state.attempt
+    if failure is not None and attempt is not None:
+        record = read_exit(run.layout, attempt, failure.node, failure.rank)
+        lines = record.last_lines if record else ()
+        return _block(f"rank {failure.rank}, which failed first", lines)
+    if run.state.state in (State.LAUNCH_ERROR, State.FAILED):
+        others = other_logs(run)
+        return _block(str(others[0].path), others[0].lines) if others else ""
+    return ""
+
+
+def _block(what: str, lines: Sequence[str]) -> str:
+    shown = [f"  | {plain(line)}" for line in lines[-SHOWN_LINES:]]
+    return "\n".join([f"last lines of {what}:", *shown]) if shown else ""
