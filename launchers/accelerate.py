@@ -73,6 +73,7 @@ class Accelerate:
             ),
             env=self._env(facts),
             files={CONFIG: _yaml(self._config(facts)).encode()},
+            halves_dollars=True,  # torchrun inside it does
         )
 
     def _rendezvous(self, facts: Facts) -> tuple[Word, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -85,6 +85,15 @@ class Launch:
     argv: tuple[Word, ...]
     env: Mapping[str, Word] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
+    halves_dollars: bool = False
+    """The launcher takes a rank's arguments for templates: `$$` arrives as `$`, and names such
+    as `$local_rank` as what they stand for."""
+
+    def rank_words(self, words: Sequence[Word]) -> tuple[Word, ...]:
+        """A rank's command as it must stand behind `argv` to arrive as it is."""
+        if not self.halves_dollars:
+            return tuple(words)
+        return tuple(word.replace("$", "$$") if isinstance(word, str) else word for word in words)
 
 
 class Launcher(Protocol):

@@ -47,6 +47,7 @@ class Torchrun:
                 "--no-python",
             ),
             env=self._env(facts),
+            halves_dollars=True,
         )
 
     def _env(self, facts: Facts) -> dict[str, Word]:

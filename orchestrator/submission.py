@@ -23,6 +23,7 @@ from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.process import host_name, this_process, user_name
 from orchestrator.runs.records import RunRecord
 from orchestrator.runs.registry import register
+from orchestrator.schedulers.environment import withheld
 
 if TYPE_CHECKING:
     from orchestrator.plan.plan import Plan, Target
@@ -93,11 +94,12 @@ def find_spec(text: str) -> tuple[Path, bool]:
     `jobs/NAME.yaml` means the shipped copy where the current folder has none.
     """
     path = Path(text)
-    if len(path.parts) == 2 and path.parts[0] == "jobs" and not path.exists():
+    # os.path, because Path's own methods raise for a name that is too long.
+    if len(path.parts) == 2 and path.parts[0] == "jobs" and not os.path.exists(path):  # noqa: PTH110
         from orchestrator.resources import data_dir
 
         shipped = data_dir("jobs") / path.name
-        if shipped.is_file():
+        if os.path.isfile(shipped):  # noqa: PTH113
             return shipped, True
     return path, False
 
@@ -135,7 +137,13 @@ def standalone_script(prepared: Prepared) -> bytes:
 
     loaded = prepared.loaded
     script = loaded.spec.entrypoint.script
-    text = (_folder(loaded) / script).read_bytes() if script else None
+    try:
+        text = (_folder(loaded) / script).read_bytes() if script else None
+    except OSError as error:
+        raise UserError(
+            f"The entrypoint's script {script} cannot be read: {error.strerror}.",
+            hint="--standalone looks into it for imports of ptx; check its permissions.",
+        ) from error
     return standalone(loaded.spec, prepared.plan, agent_archive(), text)
 
 
@@ -173,7 +181,8 @@ def submit(prepared: Prepared, environ: Mapping[str, str] = os.environ) -> str:
     events.append("intent", scheduler=prepared.plan.scheduler, **vars(this_process()))
     _register(layout)
     try:
-        job_id = prepared.scheduler.submit(prepared.bundle, layout)
+        with withheld(secrets):  # SLURM keeps a job's environment in its spool and its database
+            job_id = prepared.scheduler.submit(prepared.bundle, layout)
     except SchedulerUnreachable:
         raise  # it may have the job all the same: the next command looks for it
     except UserError as error:

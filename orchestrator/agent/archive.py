@@ -8,7 +8,13 @@ from functools import cache
 from pathlib import Path
 
 _LEFT_OUT = {"archive.py"}
-_MAIN = b"""from orchestrator.agent.main import main
+_MAIN = b"""import sys
+
+if sys.version_info < (3, 9):  # a node's own python3 may be of any age
+    version = "%d.%d" % sys.version_info[:2]
+    raise SystemExit("ptx: %s is Python %s, the agent needs 3.9" % (sys.executable, version))
+
+from orchestrator.agent.main import main
 
 raise SystemExit(main())
 """

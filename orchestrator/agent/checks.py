@@ -61,7 +61,8 @@ def _interface(plan: Mapping[str, Any], host: str) -> Iterator[str]:
 
 def _files(plan: Mapping[str, Any], host: str) -> Iterator[str]:
     workdir = Path(plan["workdir"])
-    if not workdir.is_dir() or not os.access(workdir, os.X_OK):
+    # Path.is_dir raises below a folder that may not be entered, and on a stale mount.
+    if not os.path.isdir(workdir) or not os.access(workdir, os.X_OK):  # noqa: PTH112
         yield (
             f"{host} cannot enter the working directory {workdir}; "
             "is it on a filesystem that all nodes share?"

@@ -212,26 +212,36 @@ class Node:
             launched=self._place.launching.exists(),
         )
         if reason in ("setup-failed", "launch-failed"):
-            self._say(self._launcher_end(reason))
+            self._tell_launch_failure(reason)
         elif reason == "terminated":
             self._message = f"ended by {self._stop_signal}"
         complete = len(records) >= expected and not any(map(code_of, records.values()))
         return self._node_ended(reason, records, first, complete=complete)
 
-    def _launcher_end(self, reason: str) -> str:
+    def _tell_launch_failure(self, reason: str) -> None:
+        """How it ended into the log; why, as the log's last line has it, into node_ended too."""
+        why = last_line(self._place.node_dir / "launcher.log")
+        how, failed = self._launcher_end(reason)
+        self._say(how)
+        if not failed or not why:
+            return
+        if not why.startswith(SAID):
+            self._message = f"{how}: {why}"
+        elif (
+            reason == "setup-failed"
+        ):  # once it is the launcher, its last word was that all is well
+            self._message = why.removeprefix(SAID)
+
+    def _launcher_end(self, reason: str) -> tuple[str, bool]:
+        """In one sentence how it ended, and whether that was by itself with a code of failure."""
         what = "launch.sh" if reason == "setup-failed" else "the launcher"
         status = self._launcher_status
         if status is None or self._ended_at is not None:
-            return f"{what} was ended because a rank's shim vanished"
+            return f"{what} was ended because a rank's shim vanished", False
         code = os.waitstatus_to_exitcode(status)
         how = f"was ended by {signal_name(-code)}" if code < 0 else f"ended with code {code}"
         when = " before it came to the launcher" if reason == "setup-failed" else ""
-        why = last_line(self._place.node_dir / "launcher.log") if code > 0 else ""
-        if why.startswith(SAID):
-            # launch.sh says by itself what is wrong; once it has become the launcher, its last
-            # word was that all is well.
-            return why.removeprefix(SAID) if reason == "setup-failed" else f"{what} {how}"
-        return f"{what} {how}{when}: {why}" if why else f"{what} {how}{when}"
+        return f"{what} {how}{when}", code > 0
 
     def _node_ended(
         self,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 Record = Mapping[str, Any]
+_SENTENCE = 500
 
 
 def read_records(folder: Path) -> dict[int, Record]:
@@ -28,7 +29,7 @@ def read_record(path: Path) -> Record | None:
     except (OSError, ValueError):
         return None
     whole = isinstance(record, dict) and isinstance(record.get("rank"), int)
-    return record if whole and isinstance(record.get("ended"), int | float) else None
+    return record if whole and isinstance(record.get("ended"), (int, float)) else None
 
 
 def code_of(record: Record) -> int:
@@ -70,7 +71,12 @@ def told_to_end(record: Record) -> bool:
 
 
 def describe(record: Record) -> str:
-    """In one sentence why a rank ended."""
+    """In one sentence why a rank ended. A line without an end is no sentence."""
+    words = _last_words(record)
+    return words if len(words) <= _SENTENCE else f"{words[: _SENTENCE - 1]}…"
+
+
+def _last_words(record: Record) -> str:
     exception = record.get("exception")
     if exception:
         return f"{exception['type']}: {exception['message']}".removesuffix(": ")

@@ -32,6 +32,8 @@ _POLL = 0.5
 _SMALL = 4096
 _BATCH = 0.001
 """Seconds to wait before reading on where little came: a thousand wake-ups a second at most."""
+_F_SETPIPE_SZ = 1031
+"""Linux's number; Python's fcntl names it from 3.10 on."""
 _PIPES_TOTAL = 1 << 25
 """Bytes of pipe buffers for all ranks of a node; a user has 64 MiB before pipes get tiny."""
 _HELD = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
@@ -117,7 +119,7 @@ class Shim:
         line = f"ptx: {sentence}\n".encode("utf-8", "replace")
         self._log.write(Stamper(b"e").feed(line, self._clock.stamp()))
         tell(sentence)
-        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
         return _EXIT_NOT_FOUND if missing else _EXIT_NOT_EXECUTABLE
 
     def _turn(self, wake: int) -> None:
@@ -289,7 +291,7 @@ def _widen(pipe: int, env: Mapping[str, str]) -> None:
     """Fewer switches between rank and shim; a kernel that refuses leaves the 64 KiB there are."""
     ranks = int(env.get("LOCAL_WORLD_SIZE") or 1)
     with contextlib.suppress(OSError):
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, min(1 << 20, _PIPES_TOTAL // (2 * ranks)))
+        fcntl.fcntl(pipe, _F_SETPIPE_SZ, min(1 << 20, _PIPES_TOTAL // (2 * ranks)))
 
 
 def run_shim(argv: list[str]) -> int:

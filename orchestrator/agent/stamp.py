@@ -15,7 +15,7 @@ BLOCK = 1 << 17
 STAMP_SIZE = len("2026-11-21T00:47:11.123456Z")
 PREFIX_SIZE = STAMP_SIZE + len(" o ")
 
-Parts = list[bytes | memoryview]
+Parts = list["bytes | memoryview"]
 
 
 class Clock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from orchestrator.cli.output import emit, emit_json, next_commands
 from orchestrator.errors import UserError
 from orchestrator.runs.cancel import cancel_run
 from orchestrator.runs.layout import RunLayout
-from orchestrator.runs.registry import resolve
+from orchestrator.runs.registry import name_of, resolve
 
 
 def cancel(
@@ -33,18 +34,28 @@ def cancel(
       ptx cancel quickstart-4f ddp-9x
     """
     root = only_root(runs)
-    layouts = [resolve(text, root=root) for text in run]
+    layouts = _all_of(run, root)
     rows, worst = [], 0
-    for layout in dict.fromkeys(layouts):
+    for layout in layouts:
         row, code = _cancel(layout, as_json=as_json)
         rows.append(row)
         worst = max(worst, code)
     if as_json:
         emit_json({"runs": rows})
     else:
-        ending = [row["run_id"] for row in rows if row["cancelled"]]
-        next_commands(*(f"ptx wait {run_id}" for run_id in ending[:1]))
+        ending = [layout for layout, row in zip(layouts, rows, strict=True) if row["cancelled"]]
+        next_commands(*(f"ptx wait {name_of(layout)}" for layout in ending[:1]))
     return worst
+
+
+def _all_of(run: list[str], root: Path | None) -> list[RunLayout]:
+    """All are found before the first is cancelled: a slip of the finger ends nothing."""
+    try:
+        return list(dict.fromkeys(resolve(text, root=root) for text in run))
+    except UserError as error:
+        if len(run) > 1:
+            error.message += " Nothing was cancelled."
+        raise
 
 
 def _cancel(layout: RunLayout, *, as_json: bool) -> tuple[dict[str, Any], int]:

@@ -11,6 +11,8 @@ from orchestrator.runs.records import read_exit
 from orchestrator.runs.state import State
 
 SHOWN_LINES = 10
+SHOWN_WIDTH = 400
+"""Characters of a line; `ptx logs` shows all of it."""
 
 
 def last_words(run: Observed) -> str:
@@ -21,12 +23,16 @@ def last_words(run: Observed) -> str:
         record = read_exit(run.layout, attempt, failure.node, failure.rank)
         lines = record.last_lines if record else ()
         return _block(f"rank {failure.rank}, which failed first", lines)
-    if run.state.state in (State.LAUNCH_ERROR, State.FAILED):
+    if run.state.state is State.LAUNCH_ERROR:
         others = other_logs(run)
         return _block(str(others[0].path), others[0].lines) if others else ""
     return ""
 
 
 def _block(what: str, lines: Sequence[str]) -> str:
-    shown = [f"  | {plain(line)}" for line in lines[-SHOWN_LINES:]]
+    shown = [f"  | {_cut(plain(line))}" for line in lines[-SHOWN_LINES:]]
     return "\n".join([f"last lines of {what}:", *shown]) if shown else ""
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= SHOWN_WIDTH else f"{line[: SHOWN_WIDTH - 1]}…"

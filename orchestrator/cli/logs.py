@@ -196,6 +196,7 @@ def _say_why_silent(layout: RunLayout) -> int:
     """No rank has a log: what the run is doing, and what else there is to read."""
     from orchestrator.logs.silence import other_logs
     from orchestrator.runs.observe import observe_one
+    from orchestrator.runs.registry import name_of
 
     observed, troubles = observe_one(layout)
     state = observed.state
@@ -209,5 +210,5 @@ def _say_why_silent(layout: RunLayout) -> int:
             note("\n".join(f"  | {line}" for line in other.lines))
         else:
             note(f"See {other.path}")
-    next_commands(f"ptx status {layout.run_id}")
+    next_commands(f"ptx status {name_of(layout)}")
     return 0

@@ -59,9 +59,9 @@ def _run(arguments: list[str], *, as_json: bool) -> int:
     except typer.Exit as end:
         return end.exit_code
     except KeyboardInterrupt:
-        code = INTERRUPTED
-    if code == INTERRUPTED and not as_json:
-        note("interrupted")
+        if not as_json:
+            note("interrupted")
+        return INTERRUPTED
     return code if isinstance(code, int) else 0
 
 

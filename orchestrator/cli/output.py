@@ -101,9 +101,13 @@ def _line(row: Sequence[str], widths: Sequence[int], room: int | None) -> str:
 
 def _room(taken: int) -> int | None:
     """Characters left for the last column; None where nothing limits them."""
-    if not sys.stdout.isatty():
-        return None
-    return max(10, shutil.get_terminal_size().columns - taken)
+    columns = terminal_columns()
+    return None if columns is None else max(10, columns - taken)
+
+
+def terminal_columns() -> int | None:
+    """Width of stdout's terminal; None where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _cut(text: str, room: int | None) -> str:

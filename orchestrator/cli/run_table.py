@@ -6,17 +6,32 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.cli.output import duration, table
+from orchestrator.cli.output import duration, table, terminal_columns
+from orchestrator.runs.state import RunState
 
-HEADER = ("RUN", "STATE", "AGE", "LAUNCHER", "NODESxRANKS", "STEP", "LOSS", "REASON")
+LAUNCHER = 3
+ROOMY = 100
+"""Columns below which the launcher makes room for the reason."""
+HEADER = ("RUN", "STATE", "AGE", "LAUNCHER", "SIZE", "STEP", "LOSS", "REASON")
 
 
 def run_table(runs: Sequence[Mapping[str, Any]], now: float) -> str:
     """`runs` as `run_summary` makes them. A column in which nothing is known is left out."""
     rows = [_row(run, now) for run in runs]
     told = [column for column in range(len(HEADER)) if any(row[column] != "-" for row in rows)]
+    columns = terminal_columns()
+    if columns is not None and columns < ROOMY:
+        told.remove(LAUNCHER)
     chosen = [[row[column] for column in told] for row in rows]
     return table([HEADER[column] for column in told], chosen, state_column=1)
+
+
+def brief(state: RunState) -> str:
+    """The reason with what matters first: the rest of a long line is cut."""
+    failure = state.failure
+    if failure is None or not failure.message or not state.reason.startswith("Rank "):
+        return state.reason
+    return f"Rank {failure.rank}: {failure.message}"
 
 
 def _row(run: Mapping[str, Any], now: float) -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,8 +13,10 @@ import typer
 from orchestrator.cli.options import Json, Runs, only_root
 from orchestrator.cli.output import emit, emit_json, next_commands, note
 from orchestrator.cli.run_json import run_details, run_summary
+from orchestrator.errors import UserError
 from orchestrator.runs.observe import Observed, observe, observe_one
-from orchestrator.runs.registry import all_runs, resolve
+from orchestrator.runs.registry import all_runs, name_of, resolve
+from orchestrator.runs.root import runs_root
 from orchestrator.runs.state import State
 
 SHOWN_ROWS = 30
@@ -49,6 +53,8 @@ def _table(runs: str | None, *, as_json: bool) -> None:
     look = observe(shown)
     _tell_troubles(look.troubles)
     rows = [run_summary(run) for run in look.runs]
+    if not rows:
+        _check_readable(runs_root(runs))
     if as_json:
         emit_json({"runs": rows})
         return
@@ -56,12 +62,26 @@ def _table(runs: str | None, *, as_json: bool) -> None:
         note("There are no runs yet.")
         next_commands("ptx submit jobs/quickstart.yaml --follow")
         return
-    from orchestrator.cli.run_table import run_table
+    from orchestrator.cli.run_table import brief, run_table
 
-    emit(run_table(rows, time.time()))
+    told = [{**row, "reason": brief(run.state)} for row, run in zip(rows, look.runs, strict=True)]
+    emit(run_table(told, time.time()))
     if len(known) > len(shown):
         note(f"… and {len(known) - len(shown)} older runs; `ptx status | less` shows all of them.")
     next_commands(f"ptx status {rows[0]['run_id']}")
+
+
+def _check_readable(folder: Path) -> None:
+    """Nothing to be seen is not the same as nothing there. Raises UserError."""
+    try:
+        os.listdir(folder)  # noqa: PTH208 - the error is wanted at once
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(
+            f"The folder for runs, {folder}, cannot be read: {error.strerror}.",
+            hint="Choose another one with --runs DIR or PTX_RUNS.",
+        ) from error
 
 
 def _page(text: str, runs: str | None, *, as_json: bool) -> None:
@@ -84,11 +104,13 @@ def _tell_troubles(troubles: tuple[str, ...]) -> None:
 
 
 def _what_now(run: Observed) -> list[str]:
-    run_id, state = run.record.run_id, run.state
+    run_id, state = name_of(run.layout), run.state
     if state.failure is not None and state.state.ended:
         return [f"ptx logs {run_id} --rank {state.failure.rank} --tail 50"]
     if state.state is State.RUNNING:
         return [f"ptx logs {run_id} --follow", f"ptx cancel {run_id}"]
     if state.state in (State.PENDING, State.SUBMITTING):
         return [f"ptx wait {run_id}", f"ptx cancel {run_id}"]
+    if state.attempt is None and not run.layout.scheduler_log.exists():
+        return ["ptx status"]  # it never got as far as a log
     return [f"ptx logs {run_id} --tail 50"]

@@ -13,7 +13,7 @@ from orchestrator.cli.output import emit, emit_json, next_commands, note
 from orchestrator.cli.run_json import run_details
 from orchestrator.errors import JobFailed
 from orchestrator.runs.observe import Observed
-from orchestrator.runs.registry import resolve
+from orchestrator.runs.registry import name_of, resolve
 from orchestrator.runs.state import State
 from orchestrator.runs.wait import wait_for
 
@@ -58,15 +58,15 @@ def _ignore(_: Observed) -> None:
 
 
 def _tell_end(run: Observed, *, as_json: bool) -> int:
-    run_id, state = run.record.run_id, run.state
+    run_id, state, name = run.record.run_id, run.state, name_of(run.layout)
     if state.state is State.COMPLETED:
         if as_json:
             emit_json(run_details(run))
         else:
             emit(f"{run_id} completed: {state.reason}")
-            next_commands(f"ptx status {run_id}")
+            next_commands(f"ptx status {name}")
         return 0
-    error = JobFailed(f"{run_id} {state.words}", hint=f"`ptx status {run_id}` shows more.")
+    error = JobFailed(f"{run_id} {state.words}", hint=f"`ptx status {name}` shows more.")
     if not as_json:
         raise error
     emit_json({**run_details(run), "error": error_fields(error)})

@@ -19,6 +19,8 @@ _ESCAPE = re.compile(
 # Bidirectional overrides reorder what stands on the screen, our own prefix included.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _SUSPECT = re.compile(_CONTROL.pattern[:-1] + r"\ud800-\udfff]")
+# Half a character stands for no byte: it comes from JSON that somebody else wrote.
+_HALF = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
 RESET = "\x1b[0m"
 
 
@@ -47,4 +49,5 @@ def coloured(text: str) -> str:
 
 def decoded(text: str) -> str:
     """Bytes that are not UTF-8 as `\\xff`."""
+    text = _HALF.sub("\ufffd", text)
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -15,6 +15,8 @@ def launch_script(spec: JobSpec, plan: Plan, launch: Launch) -> bytes:
     check_names(spec.env, "env")
     check_names(spec.secrets, "secrets")
     interface = plan.rendezvous["interface"] or ""
+    entrypoint = _entrypoint(plan)
+    words = launch.rank_words(entrypoint)
     text = load_template("launch.sh.j2").render(
         scheduler=plan.scheduler,
         nodes=plan.nodes,
@@ -30,7 +32,8 @@ def launch_script(spec: JobSpec, plan: Plan, launch: Launch) -> bytes:
         workdir=plan.workdir,
         python=plan.python,
         launcher_argv=launch.argv,
-        entrypoint=_entrypoint(plan),
+        entrypoint=words,
+        dollars_doubled=words != entrypoint,
     )
     return text.encode()
 

@@ -9,6 +9,10 @@ from orchestrator.plan.plan import Plan
 from orchestrator.render.quoting import load_template
 from orchestrator.render.sbatch_header import Option, header, job_options
 from orchestrator.spec.job import JobSpec
+from orchestrator.spec.quantities import seconds
+
+_SIGNAL_BEFORE = 120
+"""Seconds: SLURM may send the warning up to 60 s early, and saving takes some time."""
 
 
 def job_sbatch(spec: JobSpec, plan: Plan) -> bytes:
@@ -62,7 +66,10 @@ def filename_pattern(path: str) -> str:
 def _signal(spec: JobSpec) -> Iterator[Option]:
     # Before a limit that the partition sets, there is nobody to say how long before.
     if spec.resources.time_limit is not None:
-        yield "signal", f"USR2@{spec.slurm.signal_before}"
+        before = spec.slurm.signal_before
+        if before is None:
+            before = min(_SIGNAL_BEFORE, seconds(spec.resources.time_limit) // 2)
+        yield "signal", f"USR2@{before}"
 
 
 def _requeue(spec: JobSpec) -> Iterator[Option]:

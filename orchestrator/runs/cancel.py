@@ -25,19 +25,25 @@ def cancel_run(layout: RunLayout) -> bool:
             f"{layout.run_id} has ended already, {state.words}",
             hint=f"`ptx status {layout.run_id}` shows how.",
         )
-    try:
-        ClientEvents(layout).append("cancel", user=user_name())
-    except OSError as error:
-        raise UserError(
-            f"{layout.events} cannot be written: {error.strerror}.",
-            hint="Only the run's owner, or its group where the spec shares it, can cancel it.",
-        ) from error
     if state.job_id is None:
         raise Conflict(
             f"{layout.run_id} is being submitted at this moment and has no job yet.",
             hint=f"Type `ptx cancel {layout.run_id}` again in a few seconds.",
         )
+    events = ClientEvents(layout)
+    try:
+        events.append("cancel", user=user_name())
+    except OSError as error:
+        raise UserError(
+            f"{layout.events} cannot be written: {error.strerror}.",
+            hint="Only the run's owner, or its group where the spec shares it, can cancel it.",
+        ) from error
     from orchestrator.schedulers.registry import get
 
-    get(run.record.scheduler).cancel(layout, state.job_id)
+    try:
+        get(run.record.scheduler).cancel(layout, state.job_id)
+    except UserError as error:
+        # The run goes on: whatever ends it later was not this cancel.
+        events.append("cancel_failed", message=error.message)
+        raise
     return True

@@ -62,6 +62,8 @@ def create_run(
     except OSError as error:
         raise _cannot(folder, error) from error
     try:
+        if group_shared:
+            _give_to_group_of(folder.parent, folder)
         _fill(layout, record, bundle, spec_text, secrets, modes)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
@@ -105,6 +107,12 @@ def _make_root(root: Path, modes: _Modes) -> None:
         make_folder(root, modes.folder)
     if not os.access(root, os.W_OK | os.X_OK):
         raise PermissionError(13, "no permission to write", str(root))
+
+
+def _give_to_group_of(root: Path, folder: Path) -> None:
+    """A root without the set-group-id bit leaves a new folder to the person's own first group."""
+    os.chown(folder, -1, root.stat().st_gid)
+    folder.chmod(_GROUP.folder)  # the change of group may have taken the bit away
 
 
 def _cannot(folder: Path, error: OSError) -> UserError:

@@ -16,6 +16,8 @@ from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.process import host_name
 
 VERSION = 1
+_READS = 5
+"""Two do, unless somebody writes at that very moment."""
 
 
 @dataclass(frozen=True)
@@ -35,29 +37,38 @@ class Event:
 
 
 def read_events(layout: RunLayout) -> list[Event]:
-    """All events of a run in time order.
+    """All events of a run in time order, as of one moment.
 
     A last line that is still being written, a corrupt one and one from a newer version are left
     out: a reader must never fail because a writer died.
     """
-    try:
-        names = sorted(os.listdir(layout.events))  # noqa: PTH208 - a hundred runs: listdir is cheap
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    events = [
-        event
-        for name in names
-        if name.endswith(".jsonl")
-        for event in _read_file(layout.events / name)
-    ]
+    files = _read_files(layout.events)
+    for _ in range(_READS - 1):
+        # An end in the file read last, without what led to it in the first, would be misjudged.
+        again = _read_files(layout.events)
+        if again == files:
+            break
+        files = again
+    events = [event for data in files.values() for event in _events(data)]
     return sorted(events, key=lambda event: event.t)
 
 
-def _read_file(path: Path) -> Iterator[Event]:
+def _read_files(folder: Path) -> dict[str, bytes]:
     try:
-        data = path.read_bytes()
+        names = sorted(os.listdir(folder))  # noqa: PTH208 - a hundred runs: listdir is cheap
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return {name: _read_file(folder / name) for name in names if name.endswith(".jsonl")}
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except OSError:
-        return
+        return b""
+
+
+def _events(data: bytes) -> Iterator[Event]:
     for line in data.split(b"\n")[:-1]:  # what follows the last newline is not yet whole
         event = _parse(line)
         if event is not None:

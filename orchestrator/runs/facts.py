@@ -19,6 +19,7 @@ class Facts:
     submit_failed: Event | None
     """Only where nothing shows that the job came to be after all."""
     cancel: Event | None
+    """The first that the scheduler did not turn down."""
     noted: JobInfo | None
     """The scheduler's last word on the newest attempt, noted by an earlier command."""
     noted_at: float | None
@@ -37,7 +38,7 @@ def gather(events: Sequence[Event]) -> Facts:
     started = min((e.t for e in begun if e.integer("attempt") == attempt), default=None)
     base = _base(events, last, attempt, started)
     noted = last.get("job_ended")
-    if noted is not None and started is not None and noted.t < started:
+    if noted is not None and _is_of_earlier_attempt(noted, attempt, started):
         noted = None  # the job was requeued since
     supervisor = last.get("supervisor_started")
     came_to_be = "submitted" in last or attempt is not None or supervisor is not None
@@ -45,13 +46,30 @@ def gather(events: Sequence[Event]) -> Facts:
         base=replace(base, attempts=tuple(attempts)),
         intended="intent" in last,
         submit_failed=None if came_to_be else last.get("submit_failed"),
-        cancel=next((event for event in events if event.type == "cancel"), None),
+        cancel=_standing_cancel(events),
         noted=_job_info(noted, base.job_id or ""),
         noted_at=noted.t if noted else None,
         supervisor=Process.of(supervisor.fields) if supervisor else None,
         supervisor_ended=last.get("supervisor_ended"),
         waiting=None if "gpus_bound" in last else last.get("waiting_for_gpus"),
     )
+
+
+def _standing_cancel(events: Iterable[Event]) -> Event | None:
+    standing: list[Event] = []
+    for event in events:
+        if event.type == "cancel":
+            standing.append(event)
+        elif event.type == "cancel_failed" and standing:
+            standing.pop()
+    return standing[0] if standing else None
+
+
+def _is_of_earlier_attempt(noted: Event, attempt: int | None, started: float | None) -> bool:
+    """By its number: the clocks of client and node may disagree."""
+    if "attempt" in noted.fields:
+        return bool(noted.fields["attempt"] != attempt)
+    return started is not None and noted.t < started
 
 
 def _base(

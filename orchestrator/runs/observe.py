@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from orchestrator.errors import SchedulerUnreachable, UserError
 from orchestrator.runs.events import ClientEvents, Event, read_events
 from orchestrator.runs.layout import RunLayout
-from orchestrator.runs.process import alive
+from orchestrator.runs.process import Process, alive
 from orchestrator.runs.reconcile import reconcile
 from orchestrator.runs.records import RunRecord, read_exit, read_heartbeat, read_record
 from orchestrator.runs.reduce import JOB_OVER, MAY_COME_BACK, Evidence, reduce
@@ -64,9 +64,26 @@ def observe_one(layout: RunLayout, *, ask: bool = True) -> tuple[Observed, tuple
 
 
 def _from_events(record: RunRecord, layout: RunLayout, now: float) -> Observed:
-    events = read_events(layout)
-    state = reduce(Evidence(record, events), now=now, alive=alive)
+    events, state = _judge(Evidence(record, read_events(layout)), layout, now)
     return Observed(layout, record, events, _explained(state, layout))
+
+
+def _judge(evidence: Evidence, layout: RunLayout, now: float) -> tuple[Sequence[Event], RunState]:
+    """The verdict, and the events it rests on: those of a dead supervisor were read after it
+    died, else its last words would be missed."""
+    dead = False
+
+    def look(process: Process) -> bool | None:
+        nonlocal dead
+        living = alive(process)
+        dead = living is False
+        return living
+
+    state = reduce(evidence, now=now, alive=look)
+    if dead and all(event.type != "supervisor_ended" for event in evidence.events):
+        evidence = replace(evidence, events=read_events(layout))
+        state = reduce(evidence, now=now, alive=alive)
+    return evidence.events, state
 
 
 def _ask(name: str, runs: Sequence[Observed], troubles: list[str]) -> dict[str, JobInfo]:
@@ -88,12 +105,12 @@ def _ask(name: str, runs: Sequence[Observed], troubles: list[str]) -> dict[str, 
 
 def _with_job(run: Observed, jobs: dict[str, JobInfo], now: float) -> Observed:
     layout, job_id = run.layout, run.state.job_id
-    events = run.events if job_id else read_events(layout)  # reconciled a moment ago
+    said = read_events(layout)  # after the scheduler's word: a job that is over has said all
     job = jobs.get(job_id or "") or JobInfo(job_id or "", JobState.UNKNOWN)
     heartbeat = _newest_heartbeat(run) if job.state == JobState.UNKNOWN else None
-    state = reduce(Evidence(run.record, events, job, heartbeat), now=now, alive=alive)
+    events, state = _judge(Evidence(run.record, said, job, heartbeat), layout, now)
     if state.final and job.state in JOB_OVER - MAY_COME_BACK:
-        _note(layout, job)
+        _note(layout, job, state.attempt)
     return replace(run, events=events, state=_explained(state, layout), job=job)
 
 
@@ -105,10 +122,11 @@ def _newest_heartbeat(run: Observed) -> float | None:
     return max((beat for beat in beats if beat is not None), default=None)
 
 
-def _note(layout: RunLayout, job: JobInfo) -> None:
+def _note(layout: RunLayout, job: JobInfo, attempt: int | None) -> None:
     """Keep the scheduler's last word: it forgets jobs, and need not be asked twice."""
+    fields = {"state": job.state.value, "reason": job.reason, "attempt": attempt}
     try:
-        ClientEvents(layout).append("job_ended", state=job.state.value, reason=job.reason)
+        ClientEvents(layout).append("job_ended", **fields)
     except OSError:
         return  # somebody else's run, or a full disk: the next look asks again
 

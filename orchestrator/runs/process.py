@@ -19,13 +19,16 @@ class Process:
     boot_id: str
     pid: int
     start: int
+    pid_namespace: str = ""
+    """Where that pid counts: a container on this host may have others; "" is not told."""
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Process | None:
         """The process an event names, or None where the event does not say."""
         host, boot, pid, start = (fields.get(key) for key in ("host", "boot_id", "pid", "start"))
         if isinstance(host, str) and isinstance(boot, str) and isinstance(pid, int):
-            return cls(host, boot, pid, start) if isinstance(start, int) else None
+            namespace = str(fields.get("pid_namespace") or "")
+            return cls(host, boot, pid, start, namespace) if isinstance(start, int) else None
         return None
 
 
@@ -53,6 +56,11 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
+@cache
+def pid_namespace() -> str:
+    return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - `pid:[4026531836]` is no path
+
+
 def start_time(pid: int) -> int | None:
     """Field 22 of /proc/PID/stat, None when there is no such process or it is a zombie."""
     try:
@@ -65,13 +73,33 @@ def start_time(pid: int) -> int | None:
 
 def this_process() -> Process:
     pid = os.getpid()
-    return Process(host_name(), boot_id(), pid, start_time(pid) or 0)
+    return Process(host_name(), boot_id(), pid, start_time(pid) or 0, pid_namespace())
 
 
 def alive(process: Process) -> bool | None:
-    """Liveness on this machine; another host's processes are unknown."""
+    """Liveness on this machine; the processes of another host or container are unknown."""
     if process.host != host_name():
         return None
     if process.boot_id != boot_id():
         return False
+    if process.pid_namespace not in ("", pid_namespace()):
+        return None
     return start_time(process.pid) == process.start
+
+
+def is_argument(folder: Path) -> bool:
+    """Whether a process of this machine was given a path in this folder as an argument."""
+    inside = os.fsencode(folder) + b"/"
+    return any(
+        argument.startswith(inside)
+        for pid in os.listdir("/proc")  # noqa: PTH208 - names alone
+        if pid.isdecimal()
+        for argument in _arguments(pid)
+    )
+
+
+def _arguments(pid: str) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:  # ended while we looked, or another user's
+        return []

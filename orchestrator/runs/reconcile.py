@@ -7,7 +7,7 @@ from typing import Protocol
 
 from orchestrator.runs.events import ClientEvents, Event
 from orchestrator.runs.layout import RunLayout
-from orchestrator.runs.process import Liveness, Process, alive
+from orchestrator.runs.process import Liveness, Process, alive, is_argument
 
 _SETTLED = frozenset({"submitted", "submit_failed", "job_started"})
 
@@ -33,7 +33,8 @@ def reconcile(
         return None
     client = Process.of(intent.fields)
     living = liveness(client) if client is not None else None
-    if living:
+    # An sbatch that the client has started outlives it, and may yet have its job accepted.
+    if living or is_argument(layout.bundle):
         return None
     job_id = scheduler.find(layout.run_id)
     if job_id is None and living is None:

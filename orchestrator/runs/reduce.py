@@ -101,8 +101,12 @@ def _not_submitted(case: _Case) -> RunState | None:
 
 
 def _completed(case: _Case) -> RunState | None:
-    """Every node ended, with all its ranks there and 0."""
-    if case.nodes_ended is None:
+    """Every node ended, with all its ranks there and 0.
+
+    The ranks of all nodes together are 0 to world size - 1: nodes that did not find each other
+    train a copy each, and have the same ranks.
+    """
+    if case.nodes_ended is None or case.base.ranks.keys() != set(range(case.record.world_size)):
         return None
     for node in case.base.nodes:
         whole = len(node.ranks) == case.record.procs_per_node
@@ -122,12 +126,12 @@ def _cancelled(case: _Case) -> RunState | None:
     over = case.nodes_ended or end or case.job_over
     if not over and case.supervisor_alive is not False:
         return None
+    return case.final(State.CANCELLED, _cancel_words(cancel), case.base.last_end or cancel.t)
+
+
+def _cancel_words(cancel: Event) -> str:
     user = cancel.text("user")
-    return case.final(
-        State.CANCELLED,
-        f"cancelled by {user}" if user else "cancelled",
-        case.base.last_end or cancel.t,
-    )
+    return f"cancelled by {user}" if user else "cancelled"
 
 
 def _named_by_scheduler(case: _Case) -> RunState | None:
@@ -135,6 +139,8 @@ def _named_by_scheduler(case: _Case) -> RunState | None:
     if case.job_state not in _TOLD:
         return None
     state, words = _TOLD[case.job_state]
+    if state is State.CANCELLED and case.facts.cancel is not None:
+        words = _cancel_words(case.facts.cancel)
     first = f"; first to end was {blame(case.base.failure)}" if case.base.failure else ""
     told = case.final if case.job_state not in MAY_COME_BACK else case.for_now
     return told(state, f"{words}{first}")
@@ -174,7 +180,8 @@ def _nobody_left(case: _Case) -> bool:
 
 def _terminated(case: _Case) -> RunState:
     """SIGTERM came to the nodes, and no cancel of ptx's own explains it."""
-    words = "its nodes were told to stop (SIGTERM)"
+    orphaned = case.supervisor_alive is False and case.facts.supervisor_ended is None
+    words = "the supervisor died" if orphaned else "its nodes were told to stop (SIGTERM)"
     if case.base.failure is not None:
         words = f"{words}; first to end was {blame(case.base.failure)}"
     if case.supervised or case.job_over:

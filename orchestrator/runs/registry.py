@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -20,8 +21,15 @@ _SHOWN = 8
 def register(layout: RunLayout) -> None:
     """Note where a run lies; the file bears its id. Raises OSError."""
     folder = registry_folder()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_private(folder)
     replace(folder / layout.run_id, os.fsencode(layout.root) + b"\n", 0o600)
+
+
+def _make_private(folder: Path) -> None:
+    """With its parents 0700 too, as the XDG specification wants them, whatever the umask."""
+    if not folder.is_dir():
+        _make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def resolve(text: str, *, root: Path | None = None) -> RunLayout:
@@ -49,6 +57,13 @@ def resolve(text: str, *, root: Path | None = None) -> RunLayout:
             f"{text!r} fits {len(matches)} runs: {shown}.", hint="Type more characters of the id."
         )
     raise NotFound(f"There is no run {text!r}.", hint=_did_you_mean(text, found))
+
+
+def name_of(layout: RunLayout) -> str:
+    """What to type for a run: its id, or its path (for a shell) where the id does not lead there:
+    in another root, or moved."""
+    found = _folders(None).get(layout.run_id)
+    return layout.run_id if found == layout.root else shlex.quote(str(layout.root))
 
 
 def all_runs(*, root: Path | None = None) -> list[tuple[RunRecord, RunLayout]]:
@@ -95,19 +110,29 @@ def _names(folder: Path) -> list[str]:
 
 
 def _exists(folder: Path) -> bool:
-    return RunLayout(folder).record.is_file()
+    """As far as this user can see: in a root that many share, most runs are others' own."""
+    return os.access(RunLayout(folder).record, os.R_OK)
 
 
 def _at_path(text: str) -> RunLayout:
     if "\0" in text:
         raise UserError(f"{text!r} is not a path.")
     layout = RunLayout(Path(os.path.abspath(text)))  # noqa: PTH100 - resolve() follows links
-    if not layout.record.is_file():
-        raise NotFound(
-            f"There is no run folder at {text}.",
-            hint="A run folder holds a run.json; see `ptx status`.",
-        )
-    return layout
+    if _exists(layout.root):
+        return layout
+    try:
+        layout.record.stat()
+    except PermissionError:
+        raise UserError(
+            f"The run folder {text} is another user's, and private.",
+            hint="`share: group` in the spec lets the group look at a run.",
+        ) from None
+    except (OSError, ValueError):
+        pass
+    raise NotFound(
+        f"There is no run folder at {text}.",
+        hint="A run folder holds a run.json; see `ptx status`.",
+    )
 
 
 def _by_age(text: str, root: Path | None) -> RunLayout:

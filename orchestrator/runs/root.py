@@ -23,14 +23,22 @@ def runs_root(option: str | None = None, environ: Mapping[str, str] = os.environ
 def absolute(text: str, what: str) -> Path:
     """An absolute path without `..`, symbolic links kept: the name a shared disk has elsewhere.
 
-    Raises UserError for control characters, which no batch script carries faithfully.
+    Raises UserError for control characters, which no batch script carries faithfully, and for
+    the home of somebody who is unknown here.
     """
     if _CONTROL.search(text):
         raise UserError(
             f"The path of {what}, {text!r}, holds a control character.",
             hint="Choose a path without newlines, tabs and the like.",
         )
-    return Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100 - resolve() follows links
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"The path of {what}, {text!r}, begins with a home directory that is unknown here.",
+            hint="Write the path out, from / on.",
+        ) from error
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() follows links
 
 
 def config_file(environ: Mapping[str, str] = os.environ) -> Path:
@@ -44,14 +52,23 @@ def registry_folder(environ: Mapping[str, str] = os.environ) -> Path:
 def _xdg(environ: Mapping[str, str], name: str, default: str) -> Path:
     # The XDG base directory specification tells to ignore relative values.
     value = environ.get(name, "")
-    return Path(value) if value.startswith("/") else Path.home() / default
+    return Path(value) if value.startswith("/") else _home() / default
+
+
+def _home() -> Path:
+    """Under a user number without an account and without HOME, as in containers, there is none:
+    then nothing is read there, nothing can be written, and runs are found in their root."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/dev/null")
 
 
 def _configured(environ: Mapping[str, str]) -> str | None:
     path = config_file(environ)
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The config file {path} cannot be read: {error}.") from error

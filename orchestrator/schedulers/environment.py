@@ -8,7 +8,7 @@ address, or make an MPI library take part in the outer job.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 _KEPT = frozenset(
@@ -89,10 +89,18 @@ def cleaned_os_environ() -> Iterator[None]:
 
     Not for use beside other threads that read the environment.
     """
-    saved = dict(os.environ)
-    for name in saved.keys() - clean_environment(saved, keep_devices=False).keys():
-        del os.environ[name]
+    with withheld(os.environ.keys() - clean_environment(os.environ, keep_devices=False).keys()):
+        yield
+
+
+@contextmanager
+def withheld(names: Iterable[str]) -> Iterator[None]:
+    """os.environ itself without these names, which no child inherits then.
+
+    Not for use beside other threads that read the environment.
+    """
+    taken = {name: os.environ.pop(name) for name in set(names) & os.environ.keys()}
     try:
         yield
     finally:
-        os.environ.update(saved)
+        os.environ.update(taken)

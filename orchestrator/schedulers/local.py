@@ -75,10 +75,7 @@ class Local:
             return
         living = alive(process)
         if living is None:
-            raise UserError(
-                f"{layout.run_id} runs on {process.host}, and this is {host_name()}.",
-                hint=f"Type `ptx cancel {layout.run_id}` on {process.host}.",
-            )
+            raise _out_of_reach(layout.run_id, process.host)
         if living:
             _terminate(process, layout)
         else:
@@ -151,6 +148,18 @@ def _supervisor(events: Sequence[Event]) -> Process | None:
         if event.type == "supervisor_started":
             return Process.of(event.fields)
     return None
+
+
+def _out_of_reach(run_id: str, host: str) -> UserError:
+    if host == host_name():
+        return UserError(
+            f"{run_id} runs in another container of {host}.",
+            hint=f"Type `ptx cancel {run_id}` in that container.",
+        )
+    return UserError(
+        f"{run_id} runs on {host}, and this is {host_name()}.",
+        hint=f"Type `ptx cancel {run_id}` on {host}.",
+    )
 
 
 def _terminate(process: Process, layout: RunLayout) -> None:

@@ -7,7 +7,7 @@ import io
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +73,12 @@ class Slurm:
         argv = self.submit_argv(layout)
         # submitit prints what sbatch said besides raising it.
         quiet = contextlib.redirect_stderr(io.StringIO())
-        with tempfile.TemporaryDirectory(prefix="ptx-") as folder, cleaned_os_environ(), quiet:
+        with (
+            tempfile.TemporaryDirectory(prefix="ptx-") as folder,
+            cleaned_os_environ(),
+            _umask_of(layout.root),
+            quiet,
+        ):
             try:
                 executor = ScriptExecutor(Path(folder), layout.bundle / SCRIPT, argv)
             except RuntimeError as error:  # how submitit says that there is no srun
@@ -107,3 +112,14 @@ class Slurm:
 
     def query(self, jobs: Mapping[str, RunLayout]) -> Sequence[JobInfo]:
         return slurm_query.query({job_id: run.run_id for job_id, run in jobs.items()})
+
+
+@contextlib.contextmanager
+def _umask_of(folder: Path) -> Iterator[None]:
+    """As private as the run: SLURM makes the job's output file with the umask of its sbatch."""
+    shared = folder.stat().st_mode & 0o020
+    before = os.umask(0o007 if shared else 0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)

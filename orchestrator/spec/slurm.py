@@ -51,7 +51,8 @@ class Slurm(Model):
     """How this site wants memory asked for; `none` where it refuses memory flags."""
     wckey: Text | None = None
     """Never sent unless given: many sites refuse an unknown one."""
-    signal_before: Annotated[int, Field(ge=0, le=65535)] = 120
-    """Seconds before the time limit at which SLURM sends SIGUSR2 (it may come 60 s early)."""
+    signal_before: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """Seconds before the time limit at which SLURM sends SIGUSR2 (it may come 60 s early).
+    Default: 120, or half of a limit under four minutes."""
     options: dict[Option, Text | int | bool] = {}
     """More sbatch options by long name: {mail-type: END, requeue: true}. true is a bare flag."""

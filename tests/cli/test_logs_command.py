@@ -142,7 +142,7 @@ def test_before_the_first_line_it_says_what_the_run_does(tmp_path: Path) -> None
     assert (done.returncode, done.stdout) == (0, "")
     assert "No rank of demo-abc123 has a log yet. It is pending: Starting." in done.stderr
     assert str(run.layout.scheduler_log) in done.stderr
-    assert "ptx status demo-abc123" in done.stderr
+    assert f"ptx status {run.layout.root}" in done.stderr  # its id leads nowhere from here
 
 
 @pytest.mark.parametrize("follow", [[], ["--follow"]])

@@ -14,6 +14,7 @@ from support.made_runs import MadeRun
 from support.ptx import CHECKOUT, Ptx
 
 from orchestrator.cli.main import main
+from orchestrator.runs.process import this_process
 
 
 @pytest.fixture
@@ -64,13 +65,13 @@ def test_the_table_shows_every_run_newest_first(ptx: Ptx, root: Path) -> None:
     MadeRun(root, "new-bbbbbb", created=1e9 + 5).failed()
     done = ptx("status")
     lines = done.stdout.splitlines()
-    header = "RUN STATE AGE LAUNCHER NODESxRANKS STEP LOSS REASON"
+    header = "RUN STATE AGE LAUNCHER SIZE STEP LOSS REASON"
     assert " ".join(lines[0].split()) == header
     assert [line.split()[:2] for line in lines[1:]] == [
         ["new-bbbbbb", "failed"],
         ["old-aaaaaa", "completed"],
     ]
-    assert "Rank 1 on node 0 exited with 1: ValueError: bad batch." in lines[1]
+    assert lines[1].endswith("Rank 1: ValueError: bad batch")
     assert "20/300" in lines[2] and "2.5" in lines[2]
     assert done.stderr == "next: ptx status new-bbbbbb\n"
 
@@ -300,6 +301,32 @@ def test_cancelling_an_ended_run_is_a_conflict_and_stops_no_other(
     assert main(["cancel", "good", "gone", "--json"]) == 5
     rows = json.loads(capsys.readouterr().out)["runs"]
     assert rows[0]["error"]["code"] == "conflict" and rows[1]["error"] is None
+
+
+def test_a_slip_among_several_names_cancels_none(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = MadeRun(root, "one-aaaaaa").submitted()
+    events = sorted(path.name for path in run.layout.events.iterdir())
+    assert main(["cancel", "one", "oen"]) == 3
+    assert "Nothing was cancelled." in capsys.readouterr().err
+    assert sorted(path.name for path in run.layout.events.iterdir()) == events
+
+
+def test_a_cancel_that_could_not_be_done_does_not_make_a_cancelled_run(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = {"host": "elsewhere", "boot_id": "b", "pid": 1, "start": 1}
+    run = MadeRun(root, "far-aaaaaa").submitted().event(1, "supervisor_started", **elsewhere)
+    run.started()
+    assert main(["cancel", "far"]) == 2
+    assert "on elsewhere" in capsys.readouterr().err
+    run.ended([1, 0])
+    assert main(["status", "far", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "failed"
+    early = MadeRun(root, "soon-aaaaaa").event(1, "intent", **vars(this_process()))
+    assert main(["cancel", "soon"]) == 5
+    assert [path.name for path in early.layout.events.iterdir()] == ["made.jsonl"]
 
 
 def test_a_typo_among_several_runs_cancels_none(

@@ -284,6 +284,29 @@ def test_the_schema_accepts_the_shipped_specs_and_refuses_a_typo(checkout: Path,
     assert list(validator.iter_errors({"name": "a", "entrypoint": {}, "nmae": 1}))
 
 
+@pytest.mark.parametrize(("share", "umask"), [("private", "0077"), ("group", "0007")])
+def test_sbatch_hands_on_no_secret_and_no_umask_of_the_person(
+    ptx: Ptx, spec: Path, share: str, umask: str
+) -> None:
+    """SLURM keeps a job's environment on its own disks, and gives its output file the umask."""
+    spec.write_text(SPEC + f"secrets: [MY_TOKEN]\nshare: {share}\n")
+    tools, told = ptx.cwd / "bin", ptx.cwd / "told.txt"
+    tools.mkdir()
+    scripts = {
+        "scontrol": "echo 'Slurmctld(primary) at h is UP'",
+        "srun": "",
+        "sbatch": f"(env; umask) > {told}; echo 77",
+    }
+    for name, script in scripts.items():
+        (tools / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tools / name).chmod(0o755)
+    ptx.env |= {"PATH": f"{tools}:/usr/bin:/bin", "MY_TOKEN": SECRET, "MY_OTHER": "kept"}
+    ptx.ok("submit", str(spec), "--scheduler", "slurm")
+    lines = told.read_text().splitlines()
+    assert "MY_OTHER=kept" in lines and SECRET not in told.read_text()
+    assert lines[-1] == umask
+
+
 def test_a_submission_whose_client_was_killed_is_settled_by_the_next_command(ptx: Ptx) -> None:
     run = MadeRun(ptx.runs, "r-aaaaaa")
     run.event(0, "intent", scheduler="local", host=os.uname().nodename, boot_id="x", pid=1, start=1)
@@ -320,6 +343,11 @@ esac""",
     state = json.loads(ptx.ok("status", "tiny", "--json"))
     assert state["job_id"] == "77"
     assert [event.type for event in read_events(layout)] == ["intent", "submitted"]
+
+
+def test_a_shipped_specs_name_may_be_too_long_for_a_disk(ptx: Ptx) -> None:
+    done = ptx("validate", f"jobs/{'a' * 300}.yaml")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
 
 
 def test_the_rows_of_deleted_runs_do_no_harm(ptx: Ptx) -> None:

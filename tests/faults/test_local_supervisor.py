@@ -230,14 +230,14 @@ def record(run: LocalRun, **fields: object) -> None:
 
 
 def test_a_run_whose_client_died_is_found_by_its_id(make_run: MakeRun) -> None:
-    run = make_run("demo-0001")
-    assert run.scheduler.find("demo-0001") is None
+    run = make_run("lost-0001")
+    assert run.scheduler.find("lost-0001") is None
     job_id = run.submit()
-    assert run.scheduler.find("demo-0001") == job_id
-    assert run.scheduler.find("demo-000") is None
+    assert run.scheduler.find("lost-0001") == job_id
+    assert run.scheduler.find("lost-000") is None
     go(run)
     run.await_event("supervisor_ended")
-    until(lambda: run.scheduler.find("demo-0001") is None, "the supervisor's end")
+    until(lambda: run.scheduler.find("lost-0001") is None, "the supervisor's end")
 
 
 def test_a_client_killed_while_it_waits_for_the_answer_leaves_the_run_going(

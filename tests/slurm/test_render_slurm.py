@@ -126,7 +126,7 @@ def test_a_standalone_file_trains_on_two_nodes_where_ptx_cannot_be_imported(
     script.write_bytes(standalone(spec, made, agent_archive(), RANK.encode()))
     state = sbatch(script, tmp_path, PYTHONPATH=str(poison.parent))
     [run] = (tmp_path / "ptx-runs").iterdir()
-    logs = sorted(run.glob("attempts/000/node-*/rank-*.log"))
+    logs = sorted(run.glob("attempts/000/node-*/rank-*.log"), key=lambda path: path.name)
     assert state == "COMPLETED", "".join(path.read_text() for path in logs)
     assert [path.name for path in logs] == [f"rank-{rank:05d}.log" for rank in range(4)]
     for rank, log in enumerate(logs):

@@ -220,7 +220,8 @@ def test_accounting_answers_for_a_job_while_the_controller_is_away(run, tmp_path
     text = conf.read_text().replace("SlurmctldPort=", "SlurmctldPort=1 #")
     (dead / "slurm.conf").write_text(text)
     monkeypatch.setenv("SLURM_CONF", str(dead / "slurm.conf"))
-    assert helpers.state(job_id, layout).state is JobState.COMPLETED
+    # The name of a short job comes to the database some seconds after its end.
+    helpers.wait_for_state(job_id, layout, {JobState.COMPLETED})
 
 
 def test_a_missing_configuration_is_unreachable(monkeypatch, tmp_path):

@@ -70,6 +70,12 @@ def test_a_missing_working_directory_is_said_once(tmp_path: Path) -> None:
     assert f"cannot enter the working directory {gone}" in sentence
 
 
+def test_a_working_directory_that_cannot_even_be_looked_at_is_no_crash(tmp_path: Path) -> None:
+    """As one below a folder that may not be entered; this way root cannot enter either."""
+    (sentence,) = found(tmp_path, workdir=str(tmp_path / ("d" * 300)))
+    assert "cannot enter the working directory" in sentence
+
+
 def test_a_missing_script_is_named(tmp_path: Path) -> None:
     (sentence,) = found(tmp_path, entrypoint=["{python}", "-u", "train.py", "--x"])
     assert f"cannot read the script {tmp_path}/train.py" in sentence

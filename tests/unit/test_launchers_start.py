@@ -29,6 +29,7 @@ with open(os.path.join(sys.argv[1], f"rank-{dist.get_rank()}.json"), "w") as fil
 dist.destroy_process_group()
 """
 
+HOSTILE = ["a b", "$(x)", "$$ $local_rank ${local_rank} $$$", "%d {0}"]
 LAUNCHERS = ["torchrun", "accelerate", "deepspeed"]
 pytestmark = pytest.mark.slow
 
@@ -44,7 +45,7 @@ def start(facts: Facts, launcher: str, node: int, port: int, folder: Path) -> su
     for name, data in launch.files.items():
         (folder / name).write_bytes(data)
     exports = "".join(f"export {name}={sh(value)}\n" for name, value in launch.env.items())
-    rank = [sys.executable, "-u", str(folder / "rank.py"), str(folder), "a b", "$(x)"]
+    rank = launch.rank_words([sys.executable, "-u", str(folder / "rank.py"), str(folder), *HOSTILE])
     runtime = {
         "PTX_PYTHON": sys.executable,
         "PTX_BUNDLE": str(folder),
@@ -88,7 +89,7 @@ def test_one_node_of_cpu_ranks_meets(launcher: str, procs: int, tmp_path: Path) 
     assert [rank["LOCAL_RANK"] for rank in ranks] == [str(k) for k in range(procs)]
     assert {rank["LOCAL_WORLD_SIZE"] for rank in ranks} == {str(procs)}
     assert {rank["total"] for rank in ranks} == {sum(range(1, procs + 1))}
-    assert all(rank["argv"] == ["a b", "$(x)"] for rank in ranks)
+    assert all(rank["argv"] == HOSTILE for rank in ranks)
 
 
 @pytest.mark.parametrize(

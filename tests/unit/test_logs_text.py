@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.logs.line import BEGINNING, Entry, stamp_of
@@ -94,6 +94,7 @@ def test_logs_that_appear_later_get_their_prefix() -> None:
     assert lines.render([entry("y", 1)]) == "[3 node-0001] y\n"
 
 
+@example(["\udd00"])
 @given(st.lists(st.text(st.characters(exclude_characters="\n")), min_size=1, max_size=5))
 def test_the_quick_way_and_the_careful_way_show_the_same(texts: list[str]) -> None:
     """A batch is checked as a whole first; alone, each line must come out alike."""

@@ -116,6 +116,8 @@ def test_a_warning_signal_goes_only_with_a_time_limit() -> None:
     limited = options({"resources": {"gpus_per_node": 1, "time_limit": "90m"}})
     assert "time=0-01:30:00" in limited
     assert "signal=USR2@120" in limited
+    short = options({"resources": {"gpus_per_node": 1, "time_limit": "60s"}})
+    assert "signal=USR2@30" in short
 
 
 def test_times_are_in_slurms_own_form() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pwd
+import shutil
 import stat
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from orchestrator.runs.create import create_run
 from orchestrator.runs.ids import ALPHABET, is_run_id, new_run_id
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.records import RunRecord, read_record
-from orchestrator.runs.root import runs_root
+from orchestrator.runs.root import registry_folder, runs_root
 
 RECORD = RunRecord("r-aaaaaa", "r", 1.5, "local", "torchrun", 1, 2, 2, "ann", "here")
 
@@ -74,6 +76,19 @@ def test_a_shared_run_belongs_to_the_group_but_its_secrets_do_not(tmp_path: Path
     assert mode(layout.bundle / "launch.sh") == 0o770
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="a second group is only sure to be root's to give")
+def test_a_shared_run_belongs_to_the_group_that_owns_the_root(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    root.mkdir(mode=0o770)
+    os.chown(root, -1, 12345)
+    layout = create(root, group=True)
+    paths = [layout.root, *layout.root.rglob("*")]
+    assert {path.stat().st_gid for path in paths} == {12345}
+    assert {mode(path) for path in paths if path.is_dir()} == {0o2770}
+    shutil.rmtree(layout.root)
+    assert create(root).root.stat().st_gid == os.getegid()
+
+
 def test_every_byte_arrives(tmp_path: Path) -> None:
     layout = create(tmp_path)
     assert (layout.bundle / "launch.sh").read_bytes() == b"#!/bin/bash\r\n\xff\n"
@@ -128,6 +143,24 @@ def test_the_root_is_the_option_else_the_variable_else_the_config_else_here(
     assert runs_root(None, {"XDG_CONFIG_HOME": str(tmp_path)}) == Path("/from/config")
     config.unlink()
     assert runs_root(None, {"XDG_CONFIG_HOME": str(tmp_path)}) == tmp_path / "ptx-runs"
+
+
+def test_somebody_without_account_and_home_has_runs_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that is started under a free user number."""
+
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.delenv("HOME")
+    monkeypatch.chdir(tmp_path)
+    assert runs_root(None, {}) == tmp_path / "ptx-runs"
+    assert not registry_folder({}).exists()
+    for name in ("~/runs", "~nobody-of-this-name/runs"):
+        with pytest.raises(UserError, match="home directory that is unknown"):
+            runs_root(name, {})
 
 
 @pytest.mark.parametrize("text", ["[", "- a", "runs: 3", "runs: [a]", "\x00"])

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,22 @@ def test_a_living_client_is_left_alone(layout: RunLayout) -> None:
     assert (types(layout), jobs.asked) == (["intent"], 0)
 
 
+def test_a_submission_that_outlives_its_client_is_left_alone(layout: RunLayout) -> None:
+    intent(layout, **dead_client())
+    code = "import sys; print(flush=True); sys.stdin.read()"
+    argv = [sys.executable, "-c", code, str(layout.bundle / "job.sbatch")]
+    sbatch = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert sbatch.stdout is not None
+    try:
+        sbatch.stdout.readline()
+        assert reconcile(layout, read_events(layout), Jobs()) is None
+        assert types(layout) == ["intent"]
+    finally:
+        sbatch.communicate()
+    reconcile(layout, read_events(layout), Jobs(run="12"))
+    assert types(layout) == ["intent", "submitted"]
+
+
 def test_the_client_of_another_host_is_never_called_dead(layout: RunLayout) -> None:
     intent(layout, host="elsewhere.example", boot_id="x", pid=1, start=1)
     assert reconcile(layout, read_events(layout), Jobs()) is None
@@ -111,6 +128,13 @@ def test_a_pid_that_was_given_to_another_process_is_a_dead_one() -> None:
     assert alive(Process(me.host, me.boot_id, me.pid, me.start - 1)) is False
     assert alive(Process(me.host, "another boot", me.pid, me.start)) is False
     assert alive(Process("elsewhere.example", me.boot_id, me.pid, me.start)) is None
+
+
+def test_a_process_of_a_container_on_this_host_is_not_called_dead() -> None:
+    me = this_process()
+    assert alive(replace(me, pid_namespace="pid:[1]")) is None
+    assert alive(replace(me, pid_namespace="")) is True
+    assert Process.of(vars(me)) == me
 
 
 def test_a_zombie_is_dead() -> None:

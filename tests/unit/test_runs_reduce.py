@@ -91,6 +91,14 @@ def test_a_run_with_anything_missing_is_not_completed(missing: str) -> None:
     assert judge(events, of=of).state is not State.COMPLETED
 
 
+def test_nodes_that_trained_a_copy_each_have_not_completed_the_run() -> None:
+    events = submitted()
+    for node in range(2):
+        events += started(node) + ended({"0": 0, "1": 0}, node=node)
+    state = judge(events, of=record(nodes=2))
+    assert (state.state, state.reason) == (State.FAILED, "2 of 4 ranks left no exit record.")
+
+
 def test_no_event_at_all_is_unknown_and_no_failure() -> None:
     state = judge([])
     assert (state.state, state.final) == (State.UNKNOWN, False)
@@ -194,6 +202,13 @@ def test_the_schedulers_last_word_is_remembered_until_a_new_attempt_starts() -> 
     assert judge(again, job=JobState.RUNNING).attempts == (0, 1)
 
 
+def test_a_node_whose_clock_is_ahead_does_not_undo_the_schedulers_last_word() -> None:
+    noted = event(30, "job_ended", state="failed", reason="FAILED", attempt=0)
+    state = judge([*submitted(), *started(t=90), noted])
+    assert (state.state, state.final) == (State.FAILED, True)
+    assert judge([*submitted(), *started(t=90), *started(attempt=1, t=20), noted]).final is False
+
+
 def test_only_the_newest_attempt_decides() -> None:
     stopped = failed_rank(0, t=15, code=-15)
     events = submitted() + started() + ended({"0": -15}, reason="terminated", failure=stopped)
@@ -230,6 +245,23 @@ def test_a_cancelled_run_is_running_until_its_end_is_evident() -> None:
     assert judge(events, job=JobState.CANCELLED).state is State.CANCELLED
 
 
+def test_a_cancel_that_the_scheduler_turned_down_explains_nothing() -> None:
+    events = submitted() + started() + [event(15, "cancel", user="ann")]
+    events += [event(16, "cancel_failed", message="SLURM does not answer")]
+    assert judge(events, job=JobState.RUNNING).reason == "Running."
+    over = events + ended({"0": 1, "1": 0}, reason="rank-failed", failure=failed_rank(0, t=18))
+    assert judge(over).state is State.FAILED
+    again = judge([*events, event(17, "cancel", user="bob")], job=JobState.CANCELLED)
+    assert again.reason == "Cancelled by bob."
+
+
+def test_a_job_that_ptx_cancelled_after_a_failure_was_not_cancelled_by_others() -> None:
+    events = submitted() + started() + [event(15, "cancel", user="ann")]
+    events += ended({"0": 1, "1": -15}, reason="rank-failed", failure=failed_rank(0, t=12))
+    state = judge(events, job=JobState.CANCELLED)
+    assert state.reason.startswith("Cancelled by ann; first to end was rank 0")
+
+
 def test_a_pending_job_says_what_it_waits_for() -> None:
     state = judge(submitted(), job=JobState.PENDING, why="Resources")
     assert (state.state, state.reason) == (State.PENDING, "Waiting in the queue (Resources).")
@@ -244,8 +276,11 @@ def test_a_run_that_waits_for_gpus_says_how_many() -> None:
 
 
 def test_a_dead_supervisor_without_an_end_means_failed() -> None:
-    state = judge(supervised() + started(), alive=False)
-    assert (state.state, state.reason) == (State.FAILED, "The supervisor died.")
+    begun = supervised() + started()
+    # Its agent ends with it, and may have said so by now.
+    for events in (begun, begun + ended({"0": -15, "1": -15}, reason="terminated")):
+        state = judge(events, alive=False)
+        assert (state.state, state.reason) == (State.FAILED, "The supervisor died.")
 
 
 def test_a_supervisor_on_another_machine_cannot_be_judged() -> None:

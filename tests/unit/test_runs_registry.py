@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -91,6 +94,42 @@ def test_what_is_not_there_is_not_found(text: str) -> None:
         resolve(text)
 
 
+def test_another_users_private_run_in_a_shared_root_is_no_trouble() -> None:
+    with TemporaryDirectory() as name:  # pytest's own folders are private
+        root = Path(name)
+        root.chmod(0o755)
+        theirs, ours = make(root, "ddp-aaaaaa").root, make(root, "ddp-abbbbb").root
+        theirs.chmod(0o700 if os.getuid() == 0 else 0)
+
+        def look() -> None:
+            assert resolve("ddp-a", root=root).root == ours
+            assert [layout.root for _, layout in all_runs(root=root)] == [ours]
+            with pytest.raises(UserError, match="another user's"):
+                resolve(str(theirs))
+
+        try:
+            assert as_nobody(look) == 0
+        finally:
+            theirs.chmod(0o700)
+
+
+def as_nobody(call: Callable[[], None]) -> int:
+    """The exit code of a process that does it without root's rights."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            if os.getuid() == 0:
+                os.setgroups([])
+                os.setresgid(65534, 65534, 65534)
+                os.setresuid(65534, 65534, 65534)
+            call()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def test_there_is_no_last_run_before_the_first() -> None:
     with pytest.raises(NotFound, match="no runs yet"):
         resolve("@last")
@@ -110,9 +149,14 @@ def test_nothing_climbs_out_of_a_root(tmp_path: Path) -> None:
 
 
 def test_the_registry_is_private_and_survives_junk(tmp_path: Path) -> None:
-    layout = make(tmp_path / "elsewhere", "ddp-aaaaaa")
+    before = os.umask(0)
+    try:
+        layout = make(tmp_path / "elsewhere", "ddp-aaaaaa")
+    finally:
+        os.umask(before)
     folder = registry_folder()
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for made in (folder, folder.parent, tmp_path / "state"):
+        assert stat.S_IMODE(made.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "ddp-aaaaaa").stat().st_mode) == 0o600
     (folder / "junk-aaaaaa").write_bytes(b"\0\xff")
     (folder / "relative-aaaaaa").write_bytes(b"elsewhere\n")

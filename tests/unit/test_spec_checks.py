@@ -65,6 +65,14 @@ def test_what_is_right_is_left_alone(text: str, tmp_path: Path) -> None:
     assert load(path).warnings == ()
 
 
+def test_a_script_that_cannot_even_be_looked_at_is_a_finding(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(f"name: a\nentrypoint: {{script: {'s' * 300}/train.py}}\n")
+    with pytest.raises(SpecError) as caught:
+        load(path)
+    assert [diagnostic.code for diagnostic in caught.value.diagnostics] == ["script-missing"]
+
+
 def test_a_script_beside_the_person_and_not_the_spec_is_pointed_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 
@@ -49,9 +50,10 @@ def script_exists(spec: JobSpec, context: Context) -> Iterator[Finding]:
         return
     path = context.folder / script
     at = ("entrypoint", "script")
-    if path.is_dir():
+    # Path's own methods raise below a folder that may not be entered.
+    if os.path.isdir(path):  # noqa: PTH112
         yield Finding(at, f"{shown(script)} is a folder", _guess(script, context), "script-missing")
-    elif not path.is_file():
+    elif not os.path.isfile(path):  # noqa: PTH113
         yield Finding(
             at,
             f"there is no script {shown(script)} in the spec's own folder, {context.folder}",
@@ -68,7 +70,7 @@ def script_exists(spec: JobSpec, context: Context) -> Iterator[Finding]:
 
 
 def _guess(script: str, context: Context) -> str:
-    if context.cwd != context.folder and (context.cwd / script).is_file():
+    if context.cwd != context.folder and os.path.isfile(context.cwd / script):  # noqa: PTH113
         return f"it is in {context.cwd}; paths in a spec count from the spec's folder"
     parent = (context.folder / script).parent
     try:
@@ -76,7 +78,8 @@ def _guess(script: str, context: Context) -> str:
     except OSError:
         return "paths in a spec count from the spec's folder"
     if match := closest(
-        parent.name if (parent / script).is_dir() else script.split("/")[-1], names
+        parent.name if os.path.isdir(parent / script) else script.split("/")[-1],  # noqa: PTH112
+        names,
     ):
         return f"did you mean {'/'.join([*script.split('/')[:-1], match])}?"
     return "paths in a spec count from the spec's folder"

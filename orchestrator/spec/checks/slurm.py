@@ -116,14 +116,14 @@ def memory_share(spec: JobSpec, _: Context) -> Iterator[Finding]:
 
 
 def warning_before_start(spec: JobSpec, _: Context) -> Iterator[Finding]:
-    limit = spec.resources.time_limit
-    if spec.scheduler != "slurm" or limit is None:
+    limit, before = spec.resources.time_limit, spec.slurm.signal_before
+    if spec.scheduler != "slurm" or limit is None or before is None:
         return
-    if seconds(limit) <= spec.slurm.signal_before:
+    if seconds(limit) <= before:
         yield Finding(
             ("resources", "time_limit"),
             f"the time limit is {seconds(limit)} s, and the warning comes "
-            f"{spec.slurm.signal_before} s before its end: at once",
+            f"{before} s before its end: at once",
             "raise time_limit, or lower slurm.signal_before",
         )
 

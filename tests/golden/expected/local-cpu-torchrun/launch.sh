@@ -56,6 +56,7 @@ printf 'ptx: node %s of %s on %s, head %s:%s, python %s\n' \
   "$PTX_NODE_RANK" 1 "$ptx_host" "$PTX_HEAD_ADDR" "$PTX_HEAD_PORT" "$PTX_PYTHON"
 : >"$PTX_NODE_DIR/launching" # from here on an end is the launcher's, not the setup's
 
+# This launcher takes a rank's arguments for templates: each $$ arrives as one $.
 exec "${PTX_PYTHON}" \
   -m \
   torch.distributed.run \
@@ -69,4 +70,4 @@ exec "${PTX_PYTHON}" \
   -u \
   /home/kim/project/jobs/train.py \
   --steps=20 \
-  '--data=it'"'"'s $(here)'
+  '--data=it'"'"'s $$(here)'

@@ -1,0 +1,97 @@
+"""Looking at a run that moves on at that very moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from support.made_runs import MadeRun
+
+from orchestrator.runs import events, observe
+from orchestrator.runs.observe import observe_one
+from orchestrator.runs.process import Process
+from orchestrator.runs.state import State
+from orchestrator.schedulers import registry
+from orchestrator.schedulers.base import JobInfo, JobState
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> MadeRun:
+    return MadeRun(tmp_path, "demo-aaaaaa")
+
+
+def test_a_supervisor_that_ends_while_it_is_looked_at_has_not_died(
+    run: MadeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.supervised().started()
+    looks = []
+
+    def ends(process: Process) -> bool:
+        if not looks:
+            run.ended([0, 0]).event(61, "supervisor_ended", rc=0)
+        looks.append(process)
+        return False
+
+    monkeypatch.setattr(observe, "alive", ends)
+    assert observe_one(run.layout)[0].state.state is State.COMPLETED
+    assert looks
+
+
+def test_a_supervisor_that_is_gone_without_a_word_has_died(
+    run: MadeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.supervised().started()
+    monkeypatch.setattr(observe, "alive", lambda _: False)
+    state = observe_one(run.layout)[0].state
+    assert (state.state, state.reason) == (State.FAILED, "The supervisor died.")
+
+
+class EndingJob:
+    """A scheduler whose job ends while it is asked about it."""
+
+    def __init__(self, end: Callable[[], object], state: JobState) -> None:
+        self._end = end
+        self._state = state
+
+    def query(self, jobs: Mapping[str, object]) -> list[JobInfo]:
+        self._end()
+        return [JobInfo(job, self._state, "") for job in jobs]
+
+
+@pytest.mark.parametrize(
+    ("codes", "job", "state"),
+    [([0, 0], JobState.COMPLETED, State.COMPLETED), ([0, 3], JobState.FAILED, State.FAILED)],
+)
+def test_what_the_nodes_said_before_the_job_was_over_is_heard(
+    run: MadeRun,
+    monkeypatch: pytest.MonkeyPatch,
+    codes: list[int],
+    job: JobState,
+    state: State,
+) -> None:
+    run.submitted().started()
+    scheduler = EndingJob(lambda: run.ended(codes), job)
+    monkeypatch.setattr(registry, "get", lambda _: scheduler)
+    seen = observe_one(run.layout)[0].state
+    assert (seen.state, seen.failure is None) == (state, not any(codes))
+
+
+def test_events_are_those_of_one_moment(run: MadeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run.layout.events
+    read, written = events._read_file, []
+
+    def writes_on(path: Path) -> bytes:
+        data = read(path)
+        if not written:  # between this file, read first, and the other
+            written.append(path.name)
+            for name, kind in (("a.jsonl", "node_ended"), ("b.jsonl", "supervisor_ended")):
+                (folder / name).write_text(f'{{"v": 1, "t": 5, "type": "{kind}"}}\n')
+        return data
+
+    for name in ("a.jsonl", "b.jsonl"):
+        (folder / name).touch()
+    monkeypatch.setattr(events, "_read_file", writes_on)
+    kinds = [event.type for event in events.read_events(run.layout)]
+    assert written == ["a.jsonl"]
+    assert kinds == ["node_ended", "supervisor_ended"]
