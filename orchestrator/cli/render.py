@@ -21,9 +21,9 @@ from orchestrator.cli.spec_options import (
     SpecArgument,
     spec_path,
 )
+from orchestrator.preparation import Choices, Prepared, prepare, standalone_script
 from orchestrator.render.bundle import BundleFile
 from orchestrator.runs.root import runs_root
-from orchestrator.submission import Choices, Prepared, prepare, standalone_script
 
 
 def render(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.output import note
-from orchestrator.submission import find_spec
+from orchestrator.preparation import find_spec
 
 SpecArgument = Annotated[
     str, typer.Argument(metavar="SPEC", help="The YAML spec; jobs/NAME.yaml also means ptx's own.")

@@ -20,9 +20,8 @@ from orchestrator.cli.spec_options import (
     spec_path,
 )
 from orchestrator.errors import UserError
+from orchestrator.preparation import Choices, Prepared, prepare
 from orchestrator.runs.root import runs_root
-from orchestrator.submission import Choices, Prepared, prepare
-from orchestrator.submission import submit as hand_over
 
 
 def submit(
@@ -60,13 +59,20 @@ def submit(
     if dry_run:
         _print(prepared, as_json=as_json)
         return 0
-    job_id = hand_over(prepared)
+    job_id = _hand_over(prepared)
     _tell(prepared, job_id, as_json=as_json)
     if follow:
         from orchestrator.cli.follow import follow as watch
 
         return watch(prepared.layout)
     return 0
+
+
+def _hand_over(prepared: Prepared) -> str:
+    # A dry run writes nothing, and need not wait for what does.
+    from orchestrator.submission import submit as hand_over
+
+    return hand_over(prepared)
 
 
 def _warn(prepared: Prepared, *, dry_run: bool) -> None:

@@ -15,10 +15,10 @@ from support.made_runs import MadeRun
 from support.ptx import Ptx
 
 from orchestrator.cli.main import main
+from orchestrator.preparation import resolved_yaml
 from orchestrator.runs.events import read_events
 from orchestrator.runs.layout import RunLayout
 from orchestrator.spec.loader import load
-from orchestrator.submission import resolved_yaml
 
 SECRET = "hunter2-is-not-a-good-password"  # noqa: S105 - looked for, never used
 SPEC = """\
