@@ -50,6 +50,13 @@ def make_runs(ptx: str, environment: dict[str, str], work: Path) -> None:
         (copy / "run.json").write_text(record.replace(first.name, copy.name))
 
 
+def slurm_pair(torchx: str, launch: list[str]) -> dict[str, list[str]]:
+    """torchx's dry run for SLURM, the very thing that ptx's does here, asks SLURM's tools."""
+    if shutil.which("sinfo") is None:
+        return {}
+    return {"torchx run --dryrun, slurm": [torchx, "run", "-s", "slurm", "--dryrun", *launch]}
+
+
 def once(argv: list[str], environment: dict[str, str], cwd: Path) -> float:
     started = time.perf_counter()
     subprocess.run(argv, env=environment, cwd=cwd, check=True, capture_output=True)
@@ -79,6 +86,7 @@ def main() -> None:
             f"ptx status ({RUNS} runs)": [ptx, "status"],
             "torchx --help": [torchx, "--help"],
             "torchx run --dryrun": [torchx, "run", "-s", "local_cwd", "--dryrun", *launch],
+            **slurm_pair(torchx, launch),
             "python -c pass": [sys.executable, "-c", "pass"],
         }
         seconds: dict[str, list[float]] = {name: [] for name in commands}

@@ -48,6 +48,9 @@ _RECORD_SECONDS = 5.0
 """How long shims may take to leave their records once the launcher is gone."""
 _STRAY_GRACE = 2.0
 """For what a rank left behind."""
+_OVER = ("completed", "rank-failed")
+"""Nothing starts such a run again, so its secrets go. SLURM may requeue one that was told to end,
+and where no rank ran other nodes may not have read them yet."""
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _WAITED = {*_STOP, signal.SIGUSR2, signal.SIGCHLD}
 _BLOCKED_BELOW = {signal.SIGTERM, signal.SIGUSR2}
@@ -262,6 +265,9 @@ class Node:
             first_failure=first,
             message=self._message,
         )
+        if self._place.node_rank == 0 and reason in _OVER:
+            with contextlib.suppress(OSError):
+                (self._place.run_dir / "secrets").unlink(missing_ok=True)
         return code
 
     def _say(self, sentence: str) -> None:

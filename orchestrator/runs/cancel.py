@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from orchestrator.errors import Conflict, UserError
 from orchestrator.runs.events import ClientEvents
 from orchestrator.runs.layout import RunLayout
@@ -46,4 +48,6 @@ def cancel_run(layout: RunLayout) -> bool:
         # The run goes on: whatever ends it later was not this cancel.
         events.append("cancel_failed", message=error.message)
         raise
+    with contextlib.suppress(OSError):  # somebody of the run's group may cancel, not delete
+        layout.secrets.unlink(missing_ok=True)
     return True

@@ -163,8 +163,28 @@ def test_secrets_reach_the_rank_and_no_file(make: Make) -> None:
     assert run.wait() == 0
     assert all(log.endswith(f"o {len(value)}\n") for log in run.logs().values())
     for path in run.root.rglob("*"):
-        if path.is_file() and path.name != "secrets":
+        if path.is_file():
             assert b"hunter2" not in path.read_bytes(), path
+
+
+def test_secrets_go_once_nothing_can_start_the_run_again(make: Make) -> None:
+    over = make("import sys; sys.exit(3)", secrets=["TOKEN"])
+    (over.root / "secrets").write_bytes(b"TOKEN=x\0")
+    assert over.start().wait() == 1
+    assert over.ended()["reason"] == "rank-failed"
+    assert not (over.root / "secrets").exists()
+
+
+def test_secrets_stay_for_a_run_that_the_scheduler_may_requeue(make: Make) -> None:
+    told = make("import time; print('ready'); time.sleep(3600)", secrets=["TOKEN"])
+    (told.root / "secrets").write_bytes(b"TOKEN=x\0")
+    told.start()
+    told.until_ready()
+    assert told.agent is not None
+    os.kill(told.agent.pid, signal.SIGTERM)
+    told.wait()
+    assert told.ended()["reason"] == "terminated"
+    assert (told.root / "secrets").exists()
 
 
 @pytest.mark.parametrize("content", [None, b"OTHER=x\0"])

@@ -57,4 +57,5 @@ CHECKS: tuple[Check, ...] = (
         slurm.warning_before_start,
         ("scheduler", "slurm.signal_before", "resources.time_limit"),
     ),
+    Check(slurm.one_core_by_default, ("scheduler", *_RANKS_OF_A_NODE, "resources.cpus_per_task")),
 )

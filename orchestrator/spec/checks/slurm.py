@@ -128,5 +128,21 @@ def warning_before_start(spec: JobSpec, _: Context) -> Iterator[Finding]:
         )
 
 
+def one_core_by_default(spec: JobSpec, _: Context) -> Iterator[Finding]:
+    """A task without --cpus-per-task gets one core, unless the site gives cores with GPUs."""
+    resources = spec.resources
+    gpus = 0 if resources.gpus_per_node == "auto" else resources.gpus_per_node
+    ranks = gpus or resources.procs_per_node or 1
+    told = resources.cpus_per_task is not None or spec.slurm.exclusive
+    if spec.scheduler != "slurm" or told or ranks == 1:
+        return
+    yield Finding(
+        ("resources",),
+        f"SLURM gives a task one CPU core unless told otherwise, and here {ranks} ranks share it",
+        "set resources.cpus_per_task to the cores of a node's ranks together, or slurm.exclusive",
+        warning=True,
+    )
+
+
 def _option(option: str, message: str, help_: str) -> Finding:
     return Finding(("slurm", "options", option), message, help_, "owned-option", at_key=True)
