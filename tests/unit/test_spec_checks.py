@@ -30,7 +30,7 @@ def test_every_check_reads_paths_that_exist() -> None:
     [
         ("rendezvous: {port: 40000}\n", (3, 20), "risky-port"),
         ("resources: {gpus_per_node: 8, cpus_per_task: 4}\n", (3, 46), "conflict"),
-        ("scheduler: slurm\nresources: {gpus_per_node: 8}\n", (4, 1), "conflict"),
+        ("scheduler: slurm\nresources: {gpus_per_node: 8}\n", (4, 12), "conflict"),
     ],
 )
 def test_what_may_go_well_is_a_warning(
