@@ -143,19 +143,27 @@ def test_a_secret_that_is_not_set_is_asked_for(ptx: Ptx, spec: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_value_of_a_secret_is_in_one_0600_file_alone(ptx: Ptx, spec: Path) -> None:
+def test_the_value_of_a_secret_is_in_one_0600_file_while_the_run_lives(
+    ptx: Ptx, spec: Path
+) -> None:
     spec.write_text(SPEC + "secrets: [MY_TOKEN]\n")
     ptx.env["MY_TOKEN"] = SECRET
     told = [ptx("submit", str(spec), "--dry-run"), ptx("submit", str(spec), "--dry-run", "--json")]
     told.append(ptx("submit", str(spec), "--json"))
     run_id = json.loads(told[-1].stdout)["run_id"]
-    told += [ptx("status", run_id), ptx("status", run_id, "--json"), ptx("cancel", run_id)]
+    run = ptx.runs / run_id
+    told += [ptx("status", run_id), ptx("status", run_id, "--json")]
+    assert holders_of_the_secret(run) == ["secrets"]
+    assert stat.S_IMODE((run / "secrets").stat().st_mode) == 0o600
+    told.append(ptx("cancel", run_id))
     ptx("wait", run_id, "--timeout", "60")
+    assert holders_of_the_secret(run) == []
     assert all(SECRET not in done.stdout + done.stderr for done in told)
-    files = [path for path in (ptx.runs / run_id).rglob("*") if path.is_file()]
-    holders = [path.name for path in files if SECRET.encode() in path.read_bytes()]
-    assert holders == ["secrets"]
-    assert stat.S_IMODE((ptx.runs / run_id / "secrets").stat().st_mode) == 0o600
+
+
+def holders_of_the_secret(run: Path) -> list[str]:
+    files = [path for path in run.rglob("*") if path.is_file()]
+    return [path.name for path in files if SECRET.encode() in path.read_bytes()]
 
 
 def test_work_that_would_be_lost_is_refused_and_still_rendered(ptx: Ptx, spec: Path) -> None:
