@@ -57,6 +57,16 @@ def is_known(spec: JobSpec, _: Context) -> Iterator[Finding]:
         )
 
 
+def _meant(flag: str, owned: set[str]) -> str | None:
+    """argparse takes the beginning of a long flag for the flag itself."""
+    given = _folded(flag)
+    if given in owned:
+        return given
+    if not flag.startswith("--"):
+        return None
+    return next((known for known in sorted(owned) if known.startswith(given)), None)
+
+
 def owned_flags(spec: JobSpec, _: Context) -> Iterator[Finding]:
     from launchers import registry
 
@@ -67,9 +77,10 @@ def owned_flags(spec: JobSpec, _: Context) -> Iterator[Finding]:
     except LookupError:
         return
     for index, flag in _flags(spec):
-        if _folded(flag) not in owned or _contradiction(spec, index, flag):
+        meant = _meant(flag, owned)
+        if meant is None or _contradiction(spec, index, flag):
             continue
-        instead = _INSTEAD.get(_folded(flag))
+        instead = _INSTEAD.get(meant)
         yield Finding(
             ("launcher", "args", index),
             f"{shown(flag)} is set by ptx itself",
