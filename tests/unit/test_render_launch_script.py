@@ -209,6 +209,12 @@ class TestSetup:
         done = node.launch({"env": {"A": "x y"}, "setup": ['test "$A" = "x y"']})
         assert done.returncode == 0, done.output
 
+    def test_a_setup_line_knows_the_job_and_the_ranks_do_not(self, node: Node) -> None:
+        node.env |= {"SLURM_JOB_ID": "4711"}
+        env = node.launch({"setup": ["export SCRATCH=/scratch/$SLURM_JOB_ID"]}).seen["env"]
+        assert env["SCRATCH"] == "/scratch/4711"
+        assert "SLURM_JOB_ID" not in env
+
     def test_a_python_that_setup_brings_is_found(self, node: Node) -> None:
         lines = [f"mkdir b && ln -s {sys.executable} b/python-of-setup", 'PATH="$PWD/b:$PATH"']
         done = node.launch({"setup": lines, "python": "python-of-setup"})

@@ -22,8 +22,7 @@ if ((PTX_NODE_RANK == 0)); then PTX_IS_HEAD=true; fi
 unset RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE LOCAL_SIZE NODE_RANK CROSS_RANK CROSS_SIZE \
   GROUP_RANK GROUP_WORLD_SIZE ROLE_NAME ROLE_RANK ROLE_WORLD_SIZE \
   "${!PET_@}" "${!MASTER_@}" "${!ACCELERATE_@}" "${!FSDP_@}" "${!PARALLELISM_CONFIG_@}" \
-  "${!TORCHELASTIC_@}" "${!PMI_@}" "${!PMIX_@}" "${!OMPI_COMM_@}" "${!MV2_COMM_@}" \
-  "${!SLURM_@}" "${!SLURMD_@}" "${!SRUN_@}" "${!SBATCH_@}"
+  "${!TORCHELASTIC_@}" "${!PMI_@}" "${!PMIX_@}" "${!OMPI_COMM_@}" "${!MV2_COMM_@}"
 
 export PTX_NODE_RANK PTX_HEAD_ADDR PTX_HEAD_PORT PTX_IS_HEAD PTX_LOCAL_ADDR
 export MASTER_ADDR=$PTX_HEAD_ADDR MASTER_PORT=$PTX_HEAD_PORT
@@ -33,6 +32,8 @@ export OMP_NUM_THREADS=8
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=10
 
 ptx_workdir=/home/kim/project
+# Kept for the setup lines, as for /scratch/$SLURM_JOB_ID; ranks would take it for their launcher's.
+unset "${!SLURM_@}" "${!SLURMD_@}" "${!SRUN_@}" "${!SBATCH_@}"
 
 cd -- "$ptx_workdir" || ptx_fail "the ranks cannot start in $ptx_workdir on $ptx_host"
 ptx_python=/opt/ptx/bin/python
