@@ -11,17 +11,20 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.training.args import parse_args
-from orchestrator.training.data import load_corpus
+from orchestrator.training.engines import build_engine
 from orchestrator.training.entrypoint import STOPPED, run
 from orchestrator.training.errors import NotSupported
-from orchestrator.training.evaluation import heldout_loss, sampled_text
+from orchestrator.training.evaluation import evaluate
+from orchestrator.training.language.byte_model import ByteTransformer, NextByte
+from orchestrator.training.language.corpus import load_corpus
+from orchestrator.training.language.generation import sampled_text
+from orchestrator.training.language.windows import Windows
+from orchestrator.training.layout import layout_of
 from orchestrator.training.loop import Trainer
 from orchestrator.training.metrics import MetricsWriter, say, warn
-from orchestrator.training.model import ByteTransformer
 from orchestrator.training.plan import load_plan
 from orchestrator.training.precision import prepare_arithmetic
 from orchestrator.training.process_group import check_precision, process_group, rank_from
-from orchestrator.training.sampling import Windows
 from orchestrator.training.stop import StopVote
 from orchestrator.training.support import refuse_unsupported, settings_without_effect
 
@@ -57,19 +60,20 @@ def main(argv: Sequence[str]) -> int:
     check_precision(plan, rank.device)
     prepare_arithmetic(plan.training)
     with process_group(plan, rank):
+        layout = layout_of(plan, rank.rank)
         corpus = load_corpus(args.data)
-        seed = plan.training.seed
+        train, heldout = (Windows(text, args.context) for text in (corpus.train, corpus.heldout))
         model = ByteTransformer(
             context=args.context, dim=args.dim, layers=args.layers, heads=args.heads
         )
-        trainer = Trainer(model, Windows(corpus.train, args.context, seed=seed), plan, rank)
-        heldout = Windows(corpus.heldout, args.context, seed=seed)
+        engine = build_engine(NextByte(model), plan, rank, layout)
         if rank.is_main:
             for name in settings_without_effect(plan):
                 warn(f"{name} has no effect in this entrypoint yet")
             size = sum(parameter.numel() for parameter in model.parameters())
             say(f"data: {corpus.source}")
-            say(f"model: {size:,} parameters on {rank.world_size} x {rank.device.type}")
+            say(f"model: {size:,} parameters, {engine.describe()} on {rank.device.type}")
+        trainer = Trainer(engine, train, plan, rank, layout)
         with MetricsWriter.of(plan, rank) as writer, StopVote() as stop:
             outcome = trainer.fit(args.steps, writer, stop)
         if outcome.stopped:
@@ -78,9 +82,16 @@ def main(argv: Sequence[str]) -> int:
                 f"{args.steps}; no checkpoint was written"
             )
             return STOPPED
-        loss = heldout_loss(trainer, heldout, args.eval_steps)
+        loss = evaluate(
+            engine,
+            heldout,
+            layout,
+            micro_batch=plan.training.micro_batch,
+            batches=args.eval_steps,
+        )
         if rank.is_main:
-            say(f"sample:\n{sampled_text(model, 'def ', args.sample_bytes, seed=seed)}")
+            text = sampled_text(model, "def ", args.sample_bytes, seed=plan.training.seed)
+            say(f"sample:\n{text}")
             say(f"held-out loss {loss:.4f} nats/byte, {outcome.tokens_per_s:,.0f} tokens/s")
     return 0
 

@@ -52,6 +52,8 @@ class Lora(Model):
     """Share of an adapter's inputs that is dropped."""
     target_modules: list[Text] | Literal["all-linear"] = "all-linear"
     """Names of the layers that get an adapter."""
+    quantize: Literal["none", "4bit", "8bit"] = "none"
+    """Of the frozen base, with bitsandbytes: 4bit is QLoRA (Dettmers et al. 2023)."""
 
 
 class ActivationCheckpointing(Model):
@@ -68,6 +70,19 @@ class LocalSgd(Model):
     """Steps between two averages."""
     warmup_steps: NonNegativeInt = 0
     """Steps at the start at which gradients are averaged as usual."""
+
+
+class Evaluation(Model):
+    """Loss (and accuracy) on held-out samples, and when to give up improving it."""
+
+    every_steps: PositiveInt | None = None
+    """Steps between two evaluations; null: once, at the end."""
+    batches: PositiveInt | None = None
+    """Micro batches a rank in one evaluation; null: all held-out samples."""
+    patience: PositiveInt | None = None
+    """Stop after so many evaluations in a row without a better loss."""
+    min_delta: NonNegativeFloat = 0.0
+    """By how much a loss must be lower to be better."""
 
 
 class Training(Model):
@@ -96,7 +111,13 @@ class Training(Model):
     local_sgd: LocalSgd | None = None
     """Average parameters now and then instead of gradients at every step."""
     find_micro_batch: bool = False
-    """Look for the largest micro batch that fits."""
+    """Before training, look for the largest micro batch that fits and divides micro_batch x
+    accumulation, which stays what it is: the losses do not change."""
+    out_of_memory: Literal["fail", "halve"] = "halve"
+    """What an out-of-memory does: end the run, or go on with half the micro batch and twice the
+    accumulation."""
+    evaluation: Evaluation = Evaluation()
+    """Held-out loss during training."""
     seed: NonNegativeInt = 0
     """Of every random generator."""
     deterministic: bool = False

@@ -1,25 +1,23 @@
-"""The training loop: data-parallel, with accumulation, mixed precision and clipping."""
+"""The training loop: the same for every strategy and every kind of model."""
 
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from orchestrator.spec.training import Training
+from orchestrator.training.batch import Batch, Dataset
+from orchestrator.training.engines.base import Engine
 from orchestrator.training.errors import TrainingFailed
+from orchestrator.training.feed import Feed
+from orchestrator.training.layout import Layout
 from orchestrator.training.metrics import Metrics, MetricsWriter, peak_memory_bytes
-from orchestrator.training.model import next_byte_loss
-from orchestrator.training.optim import build_optimizer, lr_at
+from orchestrator.training.optim import lr_at
 from orchestrator.training.plan import TrainingPlan
-from orchestrator.training.precision import autocast, cast_parameters, grad_scaler
 from orchestrator.training.process_group import Rank
-from orchestrator.training.sampling import Windows, samples_of
 from orchestrator.training.stop import StopVote
 
 
@@ -28,24 +26,20 @@ class Outcome:
     steps_done: int
     stopped: bool
     """SIGTERM ended training before its last step."""
-    tokens_per_s: float
+    samples_per_s: float
     """Over all ranks and the whole training."""
+    tokens_per_s: float | None
+    """The same in tokens, where samples are made of them."""
 
 
 class Trainer:
-    """A model in training. All ranks make one, and call `fit` together."""
+    """Takes an engine through its steps. All ranks make one, and call `fit` together."""
 
-    def __init__(self, model: nn.Module, data: Windows, plan: TrainingPlan, rank: Rank) -> None:
-        """`model` maps int64 (batch, time) to logits (batch, time, vocabulary); it is moved to
-        the rank's device, and its parameters are made those of rank 0.
-        """
-        self.data, self.plan, self.rank = data, plan, rank
-        self.settings: Training = plan.training
-        self.model = model.to(rank.device)
-        cast_parameters(self.model, self.settings)
-        self.parallel = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
-        self.optimizer = build_optimizer(self.model, self.settings.optimizer)
-        self.scaler = grad_scaler(self.settings, rank.device)
+    def __init__(
+        self, engine: Engine, dataset: Dataset, plan: TrainingPlan, rank: Rank, layout: Layout
+    ) -> None:
+        self.engine, self.dataset = engine, dataset
+        self.plan, self.rank, self.layout = plan, rank, layout
 
     def fit(self, steps: int, writer: MetricsWriter | None, stop: StopVote) -> Outcome:
         """Train for `steps` optimizer steps; `writer` is rank 0's.
@@ -53,25 +47,44 @@ class Trainer:
         Losses stay on the device between two reports, so the host never waits for it at a step.
         Raises TrainingFailed, on every rank at the same step, when a loss is not finite.
         """
+        settings = self.plan.training
         started = reported = time.perf_counter()
         losses: list[torch.Tensor] = []
+        weights = 0.0
         done = 0
-        while done < steps and not stop.agreed():
-            lr = lr_at(done, steps, self.settings.optimizer.lr, self.settings.schedule)
-            losses.append(self._micro_batches(done))
-            norm = self._optimizer_step(lr)
-            done += 1
-            if done % self.plan.logging.every_steps and done != steps:
-                continue
-            loss = self._mean_loss(losses, first_step=done - len(losses) + 1)
-            now = time.perf_counter()  # after the exchange, which waited for all devices
-            if writer is not None:
-                samples_per_s = len(losses) * self.plan.global_batch / (now - reported)
-                writer.write(self._metrics(done, steps, loss, lr, norm, samples_per_s))
-            losses, reported = [], now
-        tokens = done * self.plan.global_batch * self.data.context
-        seconds = time.perf_counter() - started
-        return Outcome(done, stopped=done < steps, tokens_per_s=tokens / seconds)
+        with Feed(self.dataset, self.layout, settings, first=0, steps=steps) as feed:
+            while done < steps and not stop.agreed():
+                lr = lr_at(done, steps, settings.optimizer.lr, settings.schedule)
+                batches = feed.take()
+                weight = self._weight(batches)
+                losses.append(self.engine.gradients(batches, weight))
+                norm = self.engine.step(lr)
+                weights += weight
+                done += 1
+                if done % self.plan.logging.every_steps and done != steps:
+                    continue
+                loss = self._summed(losses, first_step=done - len(losses) + 1) / weights
+                now = time.perf_counter()  # after the exchange, which waited for all devices
+                if writer is not None:
+                    rate = len(losses) * self.plan.global_batch / (now - reported)
+                    writer.write(self._metrics(done, steps, loss, lr, norm, rate))
+                losses, weights, reported = [], 0.0, now
+        rate = done * self.plan.global_batch / (time.perf_counter() - started)
+        return Outcome(done, done < steps, rate, self._tokens(rate))
+
+    def _weight(self, batches: Sequence[Batch]) -> float:
+        """Targets of this step over all data ranks."""
+        mine = sum(batch.weight for batch in batches)
+        if self.dataset.uniform:
+            return float(mine * self.layout.data_size)
+        total = torch.tensor(float(mine), dtype=torch.float64)
+        dist.all_reduce(total)
+        # Ranks that share a model have counted the same samples.
+        return max(1.0, total.item() * self.layout.data_size / self.rank.world_size)
+
+    def _tokens(self, samples: float) -> float | None:
+        each = self.dataset.tokens_per_sample
+        return None if each is None else samples * each
 
     def _metrics(
         self,
@@ -85,64 +98,18 @@ class Trainer:
         return Metrics(
             step=done,
             steps=steps,
-            epoch=round(done * self.plan.global_batch / self.data.count, 6),
+            epoch=round(done * self.plan.global_batch / len(self.dataset), 6),
             loss=loss,
             lr=lr,
             grad_norm=None if norm is None else norm.item(),
-            tokens_per_s=samples_per_s * self.data.context,
+            tokens_per_s=self._tokens(samples_per_s),
             samples_per_s=samples_per_s,
             memory_bytes=peak_memory_bytes(self.rank.device),
         )
 
-    def _micro_batches(self, step: int) -> torch.Tensor:
-        """Forward and backward of one step; this rank's mean loss, still on the device."""
-        count = self.settings.accumulation
-        total = torch.zeros((), device=self.rank.device)
-        for micro in range(count):
-            inputs, targets = self._batch(step, micro)
-            # Gradients travel once a step, with the last micro batch.
-            quiet = nullcontext() if micro == count - 1 else self.parallel.no_sync()
-            with quiet:
-                with autocast(self.settings, self.rank.device):
-                    loss = next_byte_loss(self.parallel(inputs), targets) / count
-                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-        return total
-
-    def _batch(self, step: int, micro: int) -> tuple[torch.Tensor, torch.Tensor]:
-        samples = samples_of(
-            step,
-            micro,
-            self.rank.rank,
-            micro_batch=self.settings.micro_batch,
-            accumulation=self.settings.accumulation,
-            world_size=self.rank.world_size,
-        )
-        inputs, targets = self.data.batch(samples)
-        if self.rank.device.type == "cuda":
-            # From pinned memory the copy runs beside the previous step's kernels.
-            inputs, targets = inputs.pin_memory(), targets.pin_memory()
-        device = self.rank.device
-        return inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)
-
-    def _optimizer_step(self, lr: float) -> torch.Tensor | None:
-        """Clip, step and clear; the gradient norm where there is clipping."""
-        norm = None
-        if self.settings.clip_grad_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(
-                self.parallel.parameters(), self.settings.clip_grad_norm
-            )
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
-        return norm
-
-    def _mean_loss(self, losses: list[torch.Tensor], *, first_step: int) -> float:
-        """Mean over ranks and steps, from one exchange that also finds the first bad loss."""
-        mine = torch.stack(losses).cpu()
+    def _summed(self, losses: list[torch.Tensor], *, first_step: int) -> float:
+        """Sum over ranks and steps, from one exchange that also finds the first bad loss."""
+        mine = torch.stack(losses).double().cpu()
         everyone = [torch.empty_like(mine) for _ in range(self.rank.world_size)]
         dist.all_gather(everyone, mine)
         table = torch.stack(everyone, dim=1)  # (steps, ranks)
@@ -154,4 +121,4 @@ class Trainer:
                 hint="lower training.optimizer.lr, set training.clip_grad_norm, or look for "
                 "bad samples in the data",
             )
-        return table.mean().item()
+        return table.sum().item()

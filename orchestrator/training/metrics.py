@@ -21,28 +21,27 @@ from orchestrator.training.process_group import Rank
 
 @dataclass(frozen=True)
 class Metrics:
-    """One report. Loss is in nats a byte, the mean over all ranks and steps since the last."""
+    """One report. Loss is in nats a target, the mean over all ranks and steps since the last."""
 
     step: int
     """Optimizer steps done."""
     steps: int
     epoch: float
-    """Passes over the training text so far."""
+    """Passes over the training data so far."""
     loss: float
     lr: float
     grad_norm: float | None
     """L2 norm before clipping at `step`; None where nothing is clipped."""
-    tokens_per_s: float
-    """Over all ranks, since the last report."""
+    tokens_per_s: float | None
+    """Over all ranks, since the last report; None where samples are not made of tokens."""
     samples_per_s: float
     memory_bytes: int
     """Peak of rank 0 so far: allocated on its GPU, or resident on CPU."""
 
     def line(self) -> str:
-        return (
-            f"step {self.step}/{self.steps} loss {self.loss:.4f} lr {self.lr:.1e} "
-            f"{self.tokens_per_s:,.0f} tokens/s"
-        )
+        tokens, samples = self.tokens_per_s, self.samples_per_s
+        speed = f"{samples:,.0f} samples/s" if tokens is None else f"{tokens:,.0f} tokens/s"
+        return f"step {self.step}/{self.steps} loss {self.loss:.4f} lr {self.lr:.1e} {speed}"
 
 
 class MetricsWriter:

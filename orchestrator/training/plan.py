@@ -35,6 +35,10 @@ class TrainingPlan:
     metrics_path: Path | None
     """Where rank 0 writes metrics.jsonl; None outside a run of ptx."""
     group_shared: bool
+    run_dir: Path | None = None
+    """The run's folder; None outside a run of ptx."""
+    attempt: int = 0
+    """Number of this start of the run."""
 
 
 def load_plan(environ: Mapping[str, str], *, gpus: int) -> TrainingPlan:
@@ -59,6 +63,8 @@ def load_plan(environ: Mapping[str, str], *, gpus: int) -> TrainingPlan:
             checkpoint=Checkpoint.model_validate(fields["checkpoint"]),
             metrics_path=_metrics_path(environ, fields),
             group_shared=fields["group_shared"],
+            run_dir=_run_dir(environ, fields),
+            attempt=_attempt(environ),
         )
     except KeyError as error:
         raise PlanMismatch(f"the plan {path} has no field {error}", hint=_RESUBMIT) from error
@@ -92,8 +98,15 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _metrics_path(environ: Mapping[str, str], fields: Mapping[str, Any]) -> Path:
-    run_dir = Path(environ.get("PTX_RUN_DIR", fields["run_dir"]))
-    return RunLayout(run_dir).metrics(int(environ.get("PTX_ATTEMPT", "0")))
+    return RunLayout(_run_dir(environ, fields)).metrics(_attempt(environ))
+
+
+def _run_dir(environ: Mapping[str, str], fields: Mapping[str, Any]) -> Path:
+    return Path(environ.get("PTX_RUN_DIR", fields["run_dir"]))
+
+
+def _attempt(environ: Mapping[str, str]) -> int:
+    return int(environ.get("PTX_ATTEMPT", "0"))
 
 
 def _plan_without_ptx(environ: Mapping[str, str], gpus: int) -> TrainingPlan:

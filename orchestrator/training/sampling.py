@@ -1,4 +1,4 @@
-"""Which sample is whose: shuffled windows of text, computed from the sample's number alone.
+"""Which sample is whose, computed from the sample's number alone.
 
 Nothing is stored, so the position in the data is one integer, whatever the world size.
 """
@@ -6,10 +6,6 @@ Nothing is stored, so the position in the data is one integer, whatever the worl
 from __future__ import annotations
 
 import hashlib
-
-import torch
-
-from orchestrator.errors import UserError
 
 _ROUNDS = 4
 
@@ -34,44 +30,27 @@ def permuted(index: int, size: int, key: bytes) -> int:
             return index
 
 
-class Windows:
-    """Windows of `context` + 1 bytes; neighbours share one byte, which one predicts and the
-    other reads. Samples are numbered without end: each epoch is another shuffle of all windows.
-    """
+class Shuffle:
+    """Samples numbered without end: each epoch is another shuffle of range(size)."""
 
-    def __init__(self, text: torch.Tensor, context: int, *, seed: int) -> None:
-        """`text`: uint8 (bytes,). Raises UserError where it is shorter than one window."""
-        self.text = text
-        self.context = context
-        self.count = (len(text) - 1) // context
+    def __init__(self, size: int, *, seed: int) -> None:
+        self.size = size
         self._seed = seed
-        if self.count < 1:
-            raise UserError(
-                f"{len(text):,} bytes of text do not fill one window of {context} + 1",
-                hint="give more text with --data, or a smaller --context",
-            )
 
     def position(self, sample: int) -> int:
-        """Index of the window that sample number `sample` takes."""
-        epoch, index = divmod(sample, self.count)
-        return permuted(index, self.count, f"{self._seed}/{epoch}".encode())
-
-    def batch(self, samples: range, *, shuffle: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets of these samples: int64, (samples, context) each, on the CPU."""
-        windows = [self.position(sample) if shuffle else sample for sample in samples]
-        starts = torch.tensor(windows).unsqueeze(1) * self.context
-        bytes_ = self.text[starts + torch.arange(self.context + 1)].long()
-        return bytes_[:, :-1].contiguous(), bytes_[:, 1:].contiguous()
+        """Which of the `size` samples is number `sample` (from 0)."""
+        epoch, index = divmod(sample, self.size)
+        return permuted(index, self.size, f"{self._seed}/{epoch}".encode())
 
 
 def samples_of(
-    step: int, micro: int, rank: int, *, micro_batch: int, accumulation: int, world_size: int
+    step: int, micro: int, data_rank: int, *, micro_batch: int, accumulation: int, data_size: int
 ) -> range:
-    """Numbers of the samples that `rank` takes in micro batch `micro` of `step`, all from 0.
+    """Numbers of the samples that `data_rank` takes in micro batch `micro` of `step`, all from 0.
 
-    Over ranks, micro batches and steps the ranges cover every number once, and one step covers
+    Over data ranks, micro batches and steps the ranges cover every number once, and one step covers
     the same numbers however its batch is divided.
     """
     per_rank = micro_batch * accumulation
-    first = (step * world_size + rank) * per_rank + micro * micro_batch
+    first = (step * data_size + data_rank) * per_rank + micro * micro_batch
     return range(first, first + micro_batch)

@@ -14,14 +14,16 @@ from pathlib import Path
 import torch
 
 from orchestrator.spec.training import Training
+from orchestrator.training.engines import build_engine
 from orchestrator.training.entrypoint import run
+from orchestrator.training.language.byte_model import ByteTransformer, NextByte
+from orchestrator.training.language.windows import Windows
+from orchestrator.training.layout import layout_of
 from orchestrator.training.loop import Trainer
 from orchestrator.training.metrics import MetricsWriter
-from orchestrator.training.model import ByteTransformer
 from orchestrator.training.plan import TrainingPlan, load_plan
 from orchestrator.training.precision import prepare_arithmetic
 from orchestrator.training.process_group import Rank, process_group, rank_from
-from orchestrator.training.sampling import Windows
 from orchestrator.training.stop import StopVote
 
 STEPS = 6
@@ -46,7 +48,9 @@ def losses(plan: TrainingPlan, rank: Rank, settings: dict[str, object]) -> list[
     batch = training.micro_batch * training.accumulation * rank.world_size
     plan = dataclasses.replace(plan, training=training, global_batch=batch)
     model = Poisoned(context=16, dim=16, layers=2, heads=2)
-    trainer = Trainer(model, Windows(TEXT, 16, seed=3), plan, rank)
+    layout = layout_of(plan, rank.rank)
+    engine = build_engine(NextByte(model), plan, rank, layout)
+    trainer = Trainer(engine, Windows(TEXT, 16), plan, rank, layout)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "metrics.jsonl")
         plan = dataclasses.replace(plan, metrics_path=path)

@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import UserError
-from orchestrator.training import data
-from orchestrator.training.data import load_corpus
-from orchestrator.training.sampling import Windows, permuted, samples_of
+from orchestrator.training.language import corpus as data
+from orchestrator.training.language.corpus import load_corpus
+from orchestrator.training.language.windows import Windows
+from orchestrator.training.sampling import Shuffle, permuted, samples_of
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +31,9 @@ def digest(corpus: data.Corpus) -> str:
 
 def test_the_standard_library_is_the_same_bytes_in_every_process() -> None:
     script = (
-        "import hashlib; from orchestrator.training.data import load_corpus; c = load_corpus(None);"
+        "import hashlib\n"
+        "from orchestrator.training.language.corpus import load_corpus\n"
+        "c = load_corpus(None)\n"
         "print(hashlib.sha256(c.train.numpy().tobytes() + c.heldout.numpy().tobytes()).hexdigest())"
     )
     environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -91,11 +94,10 @@ def test_a_shuffle_takes_every_window_once(size: int, key: bytes) -> None:
 
 
 def test_a_shuffle_is_no_shift_and_differs_by_epoch_and_seed() -> None:
-    text = torch.zeros(1 + 8 * 1000, dtype=torch.uint8)
-    windows = Windows(text, 8, seed=0)
-    first = [windows.position(sample) for sample in range(1000)]
-    second = [windows.position(sample) for sample in range(1000, 2000)]
-    other = [Windows(text, 8, seed=1).position(sample) for sample in range(1000)]
+    shuffle = Shuffle(1000, seed=0)
+    first = [shuffle.position(sample) for sample in range(1000)]
+    second = [shuffle.position(sample) for sample in range(1000, 2000)]
+    other = [Shuffle(1000, seed=1).position(sample) for sample in range(1000)]
     assert sorted(first) == sorted(second) == sorted(other) == list(range(1000))
     for shuffled in (second, other):
         assert sum(a == b for a, b in zip(first, shuffled, strict=True)) < 20
@@ -119,7 +121,7 @@ def test_ranks_overlap_nowhere_and_leave_nothing_out(
         for rank in range(world)
         for part in range(accumulation)
         for sample in samples_of(
-            step, part, rank, micro_batch=micro, accumulation=accumulation, world_size=world
+            step, part, rank, micro_batch=micro, accumulation=accumulation, data_size=world
         )
     ]
     assert sorted(seen) == list(range(steps * world * micro * accumulation))
@@ -127,13 +129,15 @@ def test_ranks_overlap_nowhere_and_leave_nothing_out(
 
 def test_targets_are_the_inputs_one_byte_later() -> None:
     text = torch.arange(101, dtype=torch.uint8)
-    inputs, targets = Windows(text, 10, seed=0).batch(range(10))
+    batch = Windows(text, 10).take(range(10))
+    inputs, targets = batch.inputs["tokens"], batch.targets
+    assert batch.weight == 100
     assert inputs.dtype == targets.dtype == torch.int64
     assert torch.equal(targets, inputs + 1)
     assert sorted(inputs.flatten().tolist()) == list(range(100))
 
 
 def test_text_shorter_than_a_window_is_refused() -> None:
-    assert Windows(torch.zeros(9, dtype=torch.uint8), 8, seed=0).count == 1
+    assert len(Windows(torch.zeros(9, dtype=torch.uint8), 8)) == 1
     with pytest.raises(UserError, match="do not fill one window of 8"):
-        Windows(torch.zeros(8, dtype=torch.uint8), 8, seed=0)
+        Windows(torch.zeros(8, dtype=torch.uint8), 8)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from orchestrator.errors import UserError
+from orchestrator.training.objective import Objective
 
 VOCABULARY = 256
 
@@ -93,9 +94,22 @@ def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tens
     return turned.to(x.dtype)
 
 
-def next_byte_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy in nats a byte. logits (batch, time, 256), targets (batch, time)."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+class NextByte(Objective):
+    """Cross-entropy of each next byte."""
+
+    unit = "byte"
+
+    def forward(
+        self,
+        inputs: dict[str, torch.Tensor],
+        targets: torch.Tensor,
+        extras: dict[str, int],  # noqa: ARG002 - part of every objective's signature
+        want_logits: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """inputs["tokens"], targets: int64 (batch, time); the loss is in nats, summed."""
+        logits = self.model(inputs["tokens"])
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")
+        return loss, logits if want_logits else None
 
 
 def _initialise(module: nn.Module, layers: int) -> None:

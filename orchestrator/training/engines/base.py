@@ -1,0 +1,61 @@
+"""What every way of spreading a model over ranks can do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+
+from orchestrator.training.batch import Batch
+
+
+class Engine(ABC):
+    """A model in training with its optimizer, spread over the ranks.
+
+    Every method is called by all ranks together, the same number of times and in the same order:
+    inside are collectives, and a rank that stays away leaves the others waiting.
+    """
+
+    unit: str
+    """What a target is, in words, as the objective says."""
+
+    @abstractmethod
+    def gradients(self, batches: Sequence[Batch], weight: float) -> torch.Tensor:
+        """Forward and backward of this rank's micro batches of one optimizer step.
+
+        `weight` is the sum of all their weights over all data ranks: gradients become those of
+        (sum of all losses) / weight, whatever the split into ranks and micro batches.
+        Returns this rank's summed loss: a float scalar on its device, detached, read by nobody
+        yet (reading it would make the host wait); zero where another rank owns it.
+        """
+
+    @abstractmethod
+    def step(self, lr: float) -> torch.Tensor | None:
+        """Clip, update the parameters with learning rate `lr`, and clear the gradients.
+
+        Returns the gradient's L2 norm over all parameters of all ranks before clipping, or None
+        where nothing is clipped.
+        """
+
+    @abstractmethod
+    def evaluate(
+        self, batch: Batch, *, want_logits: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Summed loss and, if wanted, logits of one batch in evaluation mode, no gradients.
+
+        Ranks that share a model call it equally often (see `Batch.ignored`). Where the layout's
+        `owns_loss` is false the loss is zero and the logits are None.
+        """
+
+    @abstractmethod
+    def state(self, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, torch.Tensor]:
+        """Whole parameters and buffers whose name is `wanted`, on the CPU of rank 0; {} elsewhere.
+
+        Names and shapes are those of the objective's `model` before it was wrapped, so its
+        `state_dict` on one process. Gathers one tensor (or layer) at a time.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """How the model really lies on the ranks, in words, read off the wrapped module."""

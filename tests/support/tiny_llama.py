@@ -1,0 +1,23 @@
+"""A real LlamaForCausalLM, small enough for a test; every rank makes the same one."""
+
+from __future__ import annotations
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+
+def tiny_llama(*, tied: bool = False, layers: int = 4, seed: int = 0) -> LlamaForCausalLM:
+    """Grouped key-value heads (4 query heads on 2), byte vocabulary, float32, on the CPU."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=256,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        tie_word_embeddings=tied,
+        attn_implementation="sdpa",
+    )
+    return LlamaForCausalLM(config)
