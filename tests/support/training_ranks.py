@@ -60,7 +60,7 @@ def start(
         port = free.getsockname()[1]
     shared = {
         **{key: value for key, value in os.environ.items() if not key.startswith("PTX_")},
-        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONPATH": os.pathsep.join((str(CHECKOUT), str(CHECKOUT / "tests"))),
         "OMP_NUM_THREADS": "1",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),

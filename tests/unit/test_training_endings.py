@@ -13,14 +13,14 @@ from support.training_ranks import CHECKOUT, TINY, TRAIN_LM, end, plan_file, run
 
 pytestmark = pytest.mark.slow
 
-CASES = CHECKOUT / "tests" / "support" / "training_cases.py"
+CASES = CHECKOUT / "tests" / "support" / "oracle_ranks.py"
 
 
 def test_a_nan_in_one_rank_ends_all_and_names_rank_and_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POISON", "1:4")
-    cases = json.dumps({"poisoned": {"micro_batch": 2}})
+    cases = json.dumps({"poisoned": {"training": {"micro_batch": 2}}})
     plan = plan_file(tmp_path, world_size=2)
     ranks = run(CASES, str(tmp_path / "out.json"), cases, world_size=2, plan=plan)
     for rank in ranks:

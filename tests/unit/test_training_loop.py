@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
-from support.training_ranks import plan_file, run
+from support.oracle import train
 
 pytestmark = pytest.mark.slow
 
-CASES = Path(__file__).resolve().parent.parent / "support" / "training_cases.py"
 OPTIMIZER = {"name": "adamw", "lr": 1e-2, "weight_decay": 0.1}
 COMMON = {
     "optimizer": OPTIMIZER,
@@ -40,12 +36,12 @@ TWO = {
 def losses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for world_size, cases in ((1, ONE), (2, TWO)):
-        folder = tmp_path_factory.mktemp("ranks")
-        plan = plan_file(folder, world_size=world_size)
-        out = folder / "losses.json"
-        for rank in run(CASES, str(out), json.dumps(cases), world_size=world_size, plan=plan):
-            assert rank.code == 0, rank.err
-        found |= json.loads(out.read_text())
+        series = train(
+            tmp_path_factory.mktemp("ranks"),
+            {name: {"training": training} for name, training in cases.items()},
+            world_size=world_size,
+        )
+        found |= {name: case["losses"] for name, case in series.items()}
     assert all(len(series) == STEPS for series in found.values())
     return found
 

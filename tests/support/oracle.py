@@ -1,0 +1,23 @@
+"""Trains many cases in one launch of real ranks over gloo, and gives back their series."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from support.training_ranks import plan_file, run
+
+SCRIPT = Path(__file__).with_name("oracle_ranks.py")
+Series = dict[str, dict[str, list[float]]]
+
+
+def train(folder: Path, cases: dict[str, dict[str, Any]], *, world_size: int) -> Series:
+    """By case name: `losses` and `grad_norms` of each step, `weights` at the end (one number)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plan, out = plan_file(folder, world_size=world_size), folder / "series.json"
+    for rank in run(SCRIPT, str(out), json.dumps(cases), world_size=world_size, plan=plan):
+        assert rank.code == 0, rank.err
+    found: Series = json.loads(out.read_text())
+    assert set(found) == set(cases)
+    return found
