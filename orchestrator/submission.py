@@ -57,10 +57,9 @@ def submit(prepared: Prepared, environ: Mapping[str, str] = os.environ) -> str:
 
 def _refuse_loss(effects: Effects) -> None:
     """Stop where somebody relies on something that does not happen yet."""
-    sentences = [*effects.loses_work, *effects.refused]
-    if sentences:
+    if effects.loses_work:
         raise UserError(
-            "\n  ".join(["The spec relies on settings that do nothing yet:", *sentences]),
+            "\n  ".join(["The spec relies on settings that do nothing yet:", *effects.loses_work]),
             hint="Take them out of the spec, or set them back with --set KEY=VALUE.",
         )
 

@@ -78,10 +78,17 @@ def _hand_over(prepared: Prepared) -> str:
 def _warn(prepared: Prepared, *, dry_run: bool) -> None:
     for warning in prepared.loaded.warnings:
         note(warning.text())
-    if prepared.effects.ignored:
-        note(f"note: these settings have no effect yet: {', '.join(prepared.effects.ignored)}")
+    effects = prepared.effects
+    if effects.ignored:
+        note(f"note: these settings have no effect yet: {', '.join(effects.ignored)}")
+    if effects.unread:
+        note(
+            f"note: {prepared.loaded.spec.entrypoint.script} does not use ptx's training library, "
+            "so it must itself read these from the file that PTX_PLAN names: "
+            + ", ".join(effects.unread)
+        )
     if dry_run:
-        for sentence in (*prepared.effects.loses_work, *prepared.effects.refused):
+        for sentence in effects.loses_work:
             note(f"warning: without --dry-run refused: {sentence}")
 
 

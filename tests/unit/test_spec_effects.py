@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.spec.effects import is_own_entrypoint, not_yet
+from orchestrator.spec.effects import not_yet
 from orchestrator.spec.fields import spec_fields
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.loader import load
@@ -35,24 +35,21 @@ def test_what_is_relied_on_and_missing_loses_work() -> None:
     ]
 
 
-def test_the_strategy_of_somebody_elses_script_is_theirs(tmp_path: Path) -> None:
-    (tmp_path / "train_lm.py").write_text("print('mine')\n")
+def test_settings_that_somebody_elses_script_must_read_itself_are_named(tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text("print('mine')\n")
     spec = spec_of(
-        entrypoint={"script": "train_lm.py"},
         strategy={"name": "zero", "stage": 3},
-        training={"lora": {}},
+        training={"lora": {}, "precision": "bf16"},
     )
-    assert not is_own_entrypoint(spec, tmp_path)
-    assert not_yet(spec, tmp_path) == (["training.lora"], [], [])
+    assert not_yet(spec, tmp_path) == ([], ["training.lora"], [])
+    (tmp_path / "x.py").write_text("from orchestrator.training.engines import build_engine\n")
+    assert not_yet(spec, tmp_path) == ([], [], [])
 
 
-def test_the_own_entrypoint_is_not_given_what_it_cannot_train() -> None:
-    spec = load(JOBS / "llama_lora_zero3.yaml").spec
-    assert is_own_entrypoint(spec, JOBS)
-    assert not_yet(spec, JOBS).refused == [
-        "strategy zero: train_lm.py cannot train with it yet",
-        "training.lora: train_lm.py cannot train with it yet",
-    ]
+def test_the_shipped_entrypoints_read_every_setting() -> None:
+    for path in JOBS.glob("*.yaml"):
+        effects = not_yet(load(path).spec, JOBS)
+        assert effects.unread == [], path
 
 
 @pytest.mark.parametrize("name", ["quickstart.yaml", "hello.yaml"])
@@ -63,5 +60,5 @@ def test_the_first_jobs_of_the_readme_get_all_they_ask_for(name: str) -> None:
 def test_every_row_is_a_key_of_the_spec() -> None:
     from orchestrator.spec import effects
 
-    rows = (*effects._IGNORED, *effects._LOSES_WORK, *effects._UNTRAINED)
+    rows = (*effects._IGNORED, *effects._LOSES_WORK, *effects._LIBRARY)
     assert {tuple(row.split(".")) for row in rows} <= spec_fields().keys()

@@ -1,0 +1,97 @@
+"""Making a checkpoint count, and making old ones go."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from orchestrator.checkpoints.manifest import Manifest
+from orchestrator.checkpoints.names import MANIFEST, StepFolder, step_folders
+from orchestrator.errors import UserError
+from orchestrator.runs.files import make_folder, replace, sync_folder
+
+
+class AttemptOver(UserError):
+    """A newer attempt of the run has begun: what this one writes must not count."""
+
+    exit_code = 1
+    code = "attempt-over"
+
+
+def begin(folder: StepFolder, *, mode: int = 0o700) -> None:
+    """Make an empty step folder. What an earlier try of the same attempt left, uncommitted, goes.
+
+    Raises FileExistsError where the step is committed already.
+    """
+    root = folder.path.parent
+    root.mkdir(mode=mode, parents=True, exist_ok=True)
+    if folder.committed:
+        raise FileExistsError(folder.path)
+    if folder.path.exists():
+        shutil.rmtree(folder.path)
+    make_folder(folder.path, mode)
+    sync_folder(root)
+
+
+def commit(folder: Path, manifest: Manifest, attempts: Path, *, mode: int = 0o600) -> None:
+    """Put the manifest in its place: from now on the checkpoint exists.
+
+    All files have been synced by who wrote them; their names are synced here, before the mark.
+    `attempts` is the run's folder of attempts: ranks that outlive their attempt (their node was
+    given up, and they have not noticed) find a newer one there, and commit nothing.
+    Raises AttemptOver, OSError.
+    """
+    newer = [n for n in attempt_numbers(attempts) if n > manifest.attempt]
+    if newer:
+        raise AttemptOver(
+            f"attempt {manifest.attempt} is over: attempt {max(newer)} of this run has begun",
+            hint="this process belongs to a node that was given up; nothing of it is kept",
+        )
+    sync_folder(folder)
+    replace(folder / MANIFEST, manifest.to_json(), mode)
+    sync_folder(folder)
+
+
+def attempt_numbers(attempts: Path) -> Iterable[int]:
+    """Numbers of the attempts that have a folder."""
+    try:
+        return [int(entry.name) for entry in attempts.iterdir() if entry.name.isdecimal()]
+    except FileNotFoundError:
+        return []
+
+
+def superfluous(
+    folders: Sequence[StepFolder], *, keep_last: int, keep_every: int | None, best: int | None
+) -> list[StepFolder]:
+    """Which step folders may go, oldest first, of `folders` as `step_folders` gives them.
+
+    The newest `keep_last` committed ones stay, those whose step is a multiple of `keep_every`,
+    and step `best`. What has no manifest goes where something newer is committed: nobody writes
+    it any more.
+    """
+    committed = [folder for folder in folders if folder.committed]
+    if not committed:
+        return []
+    kept = set(committed[-max(1, keep_last) :])
+    kept |= {f for f in committed if keep_every is not None and f.step % keep_every == 0}
+    kept |= {f for f in committed if f.step == best}
+    newest = committed[-1]
+    return [f for f in folders if f not in kept and (f.committed or f < newest)]
+
+
+def remove(folder: StepFolder) -> None:
+    """Delete a checkpoint, its mark first: half deleted it must not look complete."""
+    (folder.path / MANIFEST).unlink(missing_ok=True)
+    sync_folder(folder.path)
+    shutil.rmtree(folder.path)
+
+
+def prune(
+    root: Path, *, keep_last: int, keep_every: int | None = None, best: int | None = None
+) -> list[StepFolder]:
+    """Delete what is superfluous under `root`, and say what that was. Raises OSError."""
+    gone = superfluous(step_folders(root), keep_last=keep_last, keep_every=keep_every, best=best)
+    for folder in gone:
+        remove(folder)
+    return gone

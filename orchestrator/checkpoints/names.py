@@ -1,0 +1,42 @@
+"""Which checkpoints a run has. One folder a step and attempt; without a manifest it is none."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+MANIFEST = "manifest.json"
+_STEP = re.compile(r"step-(\d{8,})\.a(\d{3,})")
+
+
+class StepFolder(NamedTuple):
+    """Ordered as resuming prefers them: by step, then by attempt."""
+
+    step: int
+    attempt: int
+    path: Path
+
+    @property
+    def committed(self) -> bool:
+        return (self.path / MANIFEST).is_file()
+
+
+def step_folder(root: Path, step: int, attempt: int) -> StepFolder:
+    """The folder of the checkpoint after `step` optimizer steps, written by `attempt`."""
+    return StepFolder(step, attempt, root / f"step-{step:08d}.a{attempt:03d}")
+
+
+def step_folders(root: Path) -> list[StepFolder]:
+    """All step folders under `root`, committed or not, oldest first; [] where there is none."""
+    try:
+        names = [entry.name for entry in root.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    matches = [match for name in names if (match := _STEP.fullmatch(name))]
+    return sorted(StepFolder(int(m[1]), int(m[2]), root / m[0]) for m in matches)
+
+
+def committed_folders(root: Path) -> list[StepFolder]:
+    """Those with a manifest, oldest first."""
+    return [folder for folder in step_folders(root) if folder.committed]

@@ -1,0 +1,153 @@
+"""Tensors in one file, in the safetensors format, written and hashed in one pass.
+
+Format: 8 bytes of header length (little endian), a JSON header, the data
+(https://github.com/huggingface/safetensors, "Format"). Written here rather than by the library,
+which hashes nothing and wants all tensors at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.checkpoints.manifest import DamagedCheckpoint, FileEntry
+
+_CHUNK = 8 << 20
+_LARGEST_HEADER = 100 << 20
+
+
+@dataclass(frozen=True)
+class Held:
+    """One tensor to write: its bytes, row by row, in the machine's (little-endian) order."""
+
+    dtype: str
+    """As safetensors names it: F32, BF16, I64, U8, ..."""
+    shape: tuple[int, ...]
+    data: memoryview
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Held], metadata: Mapping[str, str], *, mode: int = 0o600
+) -> FileEntry:
+    """Create `path` durably, and return its size and hash. Raises FileExistsError, OSError."""
+    digest = hashlib.sha256()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor, not a path
+        os.fchmod(descriptor, mode)
+        size = 0
+        header = memoryview(_header(tensors, metadata))
+        for block in (header, *(held.data for held in tensors.values())):
+            view = block.cast("B")
+            for start in range(0, len(view), _CHUNK):
+                chunk = view[start : start + _CHUNK]
+                digest.update(chunk)
+                _write_all(file.fileno(), chunk)
+            size += len(view)
+        os.fsync(descriptor)
+    return FileEntry(path.name, size, digest.hexdigest())
+
+
+def _write_all(descriptor: int, chunk: memoryview) -> None:
+    while chunk:
+        chunk = chunk[os.write(descriptor, chunk) :]
+
+
+def _header(tensors: Mapping[str, Held], metadata: Mapping[str, str]) -> bytes:
+    fields: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, held in tensors.items():
+        start, end = end, end + held.data.nbytes
+        fields[name] = {"dtype": held.dtype, "shape": held.shape, "data_offsets": [start, end]}
+    text = json.dumps(fields, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # readers map the data, which wants an aligned start
+    return len(text).to_bytes(8, "little") + text
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a tensor lies in its file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    """In bytes from the start of the file."""
+    bytes: int
+
+
+class TensorFile:
+    """An open file of tensors. Nothing in it is executed or trusted: sizes are checked."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises DamagedCheckpoint, naming the file, for what is no such file."""
+        self.path = path
+        try:
+            self._file = path.open("rb", buffering=0)
+            self.metadata, self.tensors = self._read_header()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DamagedCheckpoint(f"{path} cannot be read: {error}") from error
+
+    def _read_header(self) -> tuple[dict[str, str], dict[str, Stored]]:
+        size = os.fstat(self._file.fileno()).st_size
+        length = int.from_bytes(self._file.read(8), "little")
+        if not 0 < length <= min(_LARGEST_HEADER, size - 8):
+            raise ValueError("its header is cut off")
+        fields = json.loads(self._file.read(length))
+        metadata = fields.pop("__metadata__", {})
+        tensors: dict[str, Stored] = {}
+        for name, entry in fields.items():
+            start, end = entry["data_offsets"]
+            if not 0 <= start <= end <= size - 8 - length:
+                raise ValueError(f"{name} is cut off")
+            tensors[name] = Stored(
+                entry["dtype"], tuple(entry["shape"]), 8 + length + start, end - start
+            )
+        return metadata, tensors
+
+    def read_into(self, name: str, first_byte: int, target: memoryview) -> None:
+        """Fill `target` with the tensor's bytes from `first_byte` on."""
+        stored = self.tensors[name]
+        view = target.cast("B")
+        if first_byte + len(view) > stored.bytes:
+            raise DamagedCheckpoint(f"{self.path}: {name} has {stored.bytes} bytes")
+        position = stored.offset + first_byte
+        while view:
+            count = os.preadv(self._file.fileno(), [view[: 1 << 30]], position)
+            if not count:
+                raise DamagedCheckpoint(f"{self.path} is cut off at byte {position}")
+            view, position = view[count:], position + count
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def sha256_of(path: Path, *, chunk: int = _CHUNK) -> str:
+    """Hash of a file's bytes. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        buffer = bytearray(chunk)
+        while count := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:count])
+    return digest.hexdigest()
+
+
+def mismatches(folder: Path, files: Sequence[FileEntry], *, hashes: bool = True) -> list[str]:
+    """One sentence for each file that is missing, cut off or changed."""
+    found = []
+    for entry in files:
+        path = folder / entry.name
+        try:
+            size = path.stat().st_size
+            if size != entry.bytes:
+                found.append(f"{path} has {size:,} bytes and was written with {entry.bytes:,}")
+            elif hashes and sha256_of(path) != entry.sha256:
+                found.append(f"{path} is not what was written: its hash differs")
+        except FileNotFoundError:
+            found.append(f"{path} is missing")
+        except OSError as error:
+            found.append(f"{path} cannot be read: {error.strerror}")
+    return found
