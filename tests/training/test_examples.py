@@ -1,0 +1,75 @@
+"""A person's own script under ptx: unchanged, and its ranks train one model together."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from support.ptx import CHECKOUT, Ptx, exit_records, rank_logs
+
+from orchestrator.spec.loader import load
+
+EXAMPLES = CHECKOUT / "jobs" / "examples"
+SHORT = {
+    "own_accelerate": "entrypoint.args.epochs=3",
+    "own_ddp": "entrypoint.args.epochs=3",
+    "own_fabric": "entrypoint.args.steps=40",
+    "own_trainer": "entrypoint.args.steps=30",
+}
+LOSS = re.compile(r"loss\W+(\d+\.\d+)")
+END = re.compile(r"rank (\d+) of (\d+) parameters (\d+\.\d+)")
+
+
+def test_each_script_has_its_spec_and_each_spec_is_run_below() -> None:
+    assert {path.stem for path in EXAMPLES.glob("own_*.py")} == set(SHORT)
+    assert {path.stem for path in EXAMPLES.glob("own_*.yaml")} == set(SHORT)
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_the_spec_loads_without_a_warning(name: str) -> None:
+    loaded = load(EXAMPLES / f"{name}.yaml")
+    assert loaded.warnings == ()
+    assert loaded.spec.name == name.replace("_", "-")
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_the_script_knows_nothing_of_ptx(name: str) -> None:
+    text = (EXAMPLES / f"{name}.py").read_text()
+    imported = {
+        module.partition(".")[0]
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names]
+        )
+    }
+    assert imported.isdisjoint({"orchestrator", "launchers", "ptx"})
+    assert "PTX_" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHORT)
+def test_two_ranks_train_one_model(name: str, tmp_path: Path) -> None:
+    """Each rank draws weights and takes samples of its own, so they end equal only together."""
+    ptx = Ptx(tmp_path / "runs")
+    run = ptx.submit(
+        EXAMPLES / f"{name}.yaml",
+        *("--set", SHORT[name]),
+        *("--set", "resources.gpus_per_node=0"),
+    )
+    waited = ptx("wait", run.name, "--timeout", "200s", timeout=240)
+    assert waited.returncode == 0, waited.stdout + waited.stderr + ptx.story(run)
+    assert [record["exit_code"] for record in exit_records(run)] == [0, 0]
+
+    logs = [log.read_text() for log in rank_logs(run)]
+    losses = [float(loss) for loss in LOSS.findall(logs[0])]
+    assert len(losses) >= 3, logs[0]
+    assert losses[-1] < losses[0] - 0.3
+    ends = [END.findall(log) for log in logs]
+    assert [[end[:2] for end in found] for found in ends] == [[("0", "2")], [("1", "2")]]
+    (first,), (second,) = ends
+    assert first[2] == second[2]
