@@ -12,7 +12,7 @@ NAME = "deepspeed.json"
 
 def deepspeed_config(facts: Facts) -> dict[str, Any]:
     """The configuration of `deepspeed.initialize` for a ZeRO run."""
-    config: dict[str, Any] = {
+    return {
         "train_micro_batch_size_per_gpu": facts.micro_batch,
         "gradient_accumulation_steps": facts.accumulation,
         "train_batch_size": facts.micro_batch * facts.accumulation * facts.data_parallel_size,
@@ -23,10 +23,11 @@ def deepspeed_config(facts: Facts) -> dict[str, Any]:
         "zero_force_ds_cpu_optimizer": False,
         # ptx prints progress; 0 would be an error and the default prints every 10 steps.
         "steps_per_print": 1_000_000_000,
+        # Its throughput timer makes the host wait for the GPU at every micro batch.
+        "timers": {"throughput": {"enabled": False}},
+        # 0: not at all. Left out, DeepSpeed clips at 1 from 0.19 on.
+        "gradient_clipping": facts.clip_grad_norm or 0.0,
     }
-    if facts.clip_grad_norm is not None:
-        config["gradient_clipping"] = facts.clip_grad_norm
-    return config
 
 
 def deepspeed_json(facts: Facts) -> bytes:
@@ -35,7 +36,9 @@ def deepspeed_json(facts: Facts) -> bytes:
 
 def _precision(facts: Facts) -> dict[str, Any]:
     if facts.precision == "bf16-mixed":
-        return {"bf16": {"enabled": True}}  # master weights and optimizer state in fp32
+        # Master weights and optimizer state are in fp32. So must be the sum over micro batches,
+        # where small gradients would otherwise be rounded away.
+        return {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
     if facts.precision == "bf16":
         return {
             "bf16": {
@@ -45,7 +48,10 @@ def _precision(facts: Facts) -> dict[str, Any]:
             }
         }
     if facts.precision == "fp16-mixed":
-        return {"fp16": {"enabled": True, "loss_scale": 0}}  # 0: dynamic
+        return {
+            "fp16": {"enabled": True, "loss_scale": 0},  # 0: dynamic
+            "data_types": {"grad_accum_dtype": "fp32"},
+        }
     return {}
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _NormBase
 
 from orchestrator.spec.training import Training
 
@@ -28,14 +32,32 @@ def prepare_arithmetic(training: Training) -> None:
         torch.backends.cudnn.benchmark = False
 
 
+def compute_dtype(training: Training) -> torch.dtype:
+    """What matrices are multiplied in."""
+    return (
+        torch.bfloat16
+        if training.precision == "bf16"
+        else _MIXED.get(training.precision, torch.float32)
+    )
+
+
 def cast_parameters(model: nn.Module, training: Training) -> None:
     """With precision bf16, keep parameters (so gradients and optimizer state) in bfloat16.
 
-    Buffers stay as they are: rotary tables in bfloat16 would merge neighbouring positions.
+    Buffers stay as they are: rotary tables in bfloat16 would merge neighbouring positions. So do
+    norms over the batch, whose kernels want parameters of their float32 statistics' kind, and
+    what is no floating-point number: a quantised base. Adapters stay float32 on a bfloat16 base:
+    they cost little, and rounded their small updates would be lost.
     """
-    if training.precision == "bf16":
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(torch.bfloat16)
+    if training.precision != "bf16":
+        return
+    for module in model.modules():
+        if isinstance(module, _NormBase):
+            continue
+        for parameter in module.parameters(recurse=False):
+            adapter = training.lora is not None and parameter.requires_grad
+            if parameter.is_floating_point() and not adapter:
+                parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def autocast(training: Training, device: torch.device) -> AbstractContextManager[object]:
@@ -44,6 +66,48 @@ def autocast(training: Training, device: torch.device) -> AbstractContextManager
     return torch.autocast(device.type, dtype=dtype) if dtype else nullcontext()
 
 
-def grad_scaler(training: Training, device: torch.device) -> torch.amp.GradScaler:
+def grad_scaler(training: Training, device: torch.device) -> SharedGradScaler:
     """Loss scaling (Micikevicius et al. 2018), which only fp16 needs; disabled it is a no-op."""
-    return torch.amp.GradScaler(device.type, enabled=training.precision == "fp16-mixed")
+    return SharedGradScaler(device.type, enabled=training.precision == "fp16-mixed")
+
+
+class SharedGradScaler(torch.amp.GradScaler):
+    """Skips a step on all ranks of the world, or on none.
+
+    An overflow may be in one rank's part of the gradient alone. PyTorch's scaler would ask only
+    the ranks of the first gradient's mesh; with several meshes, or pipeline stages, that leaves
+    some ranks updated, others not, and the loss scales apart.
+    """
+
+    _skipped: torch.Tensor | None = None
+
+    def skipped(self) -> int:
+        """Steps skipped so far. Waits for the device, which counts them."""
+        return 0 if self._skipped is None else int(self._skipped.item())
+
+    def _unscale_grads_(
+        self,
+        optimizer: torch.optim.Optimizer,
+        inv_scale: torch.Tensor,
+        found_inf: torch.Tensor,
+        allow_fp16: bool,  # noqa: ARG002 - gradients are never fp16 here
+    ) -> dict[torch.device, torch.Tensor]:
+        kinds: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = defaultdict(list)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    local = _local(parameter.grad)
+                    kinds[local.device, local.dtype].append(local)
+        for (device, _), grads in kinds.items():
+            found = torch.zeros((), device=device)
+            torch._amp_foreach_non_finite_check_and_unscale_(grads, found, inv_scale.to(device))
+            found_inf += found.to(found_inf.device)
+        if dist.is_initialized():
+            dist.all_reduce(found_inf, op=dist.ReduceOp.MAX)
+        overflows = (found_inf > 0).long()
+        self._skipped = overflows if self._skipped is None else self._skipped + overflows
+        return {found_inf.device: found_inf}
+
+
+def _local(gradient: torch.Tensor) -> torch.Tensor:
+    return gradient.to_local() if isinstance(gradient, DTensor) else gradient

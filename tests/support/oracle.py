@@ -21,3 +21,12 @@ def train(folder: Path, cases: dict[str, dict[str, Any]], *, world_size: int) ->
     found: Series = json.loads(out.read_text())
     assert set(found) == set(cases)
     return found
+
+
+def engines(folder: Path, *checks: str, world_size: int) -> list[dict[str, Any]]:
+    """What each rank saw in these checks of `engine_ranks`, by check."""
+    plan, out = plan_file(folder, world_size=world_size), folder / "seen"
+    script = SCRIPT.with_name("engine_ranks.py")
+    for rank in run(script, str(out), *checks, world_size=world_size, plan=plan):
+        assert rank.code == 0, rank.err
+    return [json.loads(Path(f"{out}-{rank}.json").read_text()) for rank in range(world_size)]

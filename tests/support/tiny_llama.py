@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
 
 def tiny_llama(*, tied: bool = False, layers: int = 4, seed: int = 0) -> LlamaForCausalLM:
@@ -21,3 +27,23 @@ def tiny_llama(*, tied: bool = False, layers: int = 4, seed: int = 0) -> LlamaFo
         attn_implementation="sdpa",
     )
     return LlamaForCausalLM(config)
+
+
+def tiny_relative(family: str) -> PreTrainedModel:
+    """The same size in a family of the same module names: "mistral", "qwen2" (with biases) or
+    "qwen3" (with norms over heads)."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=256,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=128,
+        attn_implementation="sdpa",
+    )
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model

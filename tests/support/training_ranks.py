@@ -18,7 +18,7 @@ from orchestrator.spec.training import Training
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 TRAIN_LM = CHECKOUT / "jobs" / "train_lm.py"
-TINY = ("--context=16", "--dim=16", "--layers=1", "--heads=2", "--eval_steps=1", "--sample_bytes=4")
+TINY = ("--context=16", "--dim=16", "--layers=1", "--heads=2", "--sample_bytes=4")
 
 
 def plan_file(
@@ -79,7 +79,7 @@ def start(
     ]
 
 
-def end(ranks: list[subprocess.Popen[str]], *, within: float = 120) -> list[Ended]:
+def end(ranks: list[subprocess.Popen[str]], *, within: float = 300) -> list[Ended]:
     """Wait for all ranks, and leave none behind whatever happens."""
     try:
         return [Ended(*_result(rank, within)) for rank in ranks]

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 from support.training_ranks import plan_file
 
-from orchestrator.spec.policies import Checkpoint
-from orchestrator.training.errors import NotSupported, PlanMismatch
+from orchestrator.training.errors import PlanMismatch
 from orchestrator.training.plan import TrainingPlan, load_plan
-from orchestrator.training.support import refuse_unsupported, settings_without_effect
 
 
 def load(folder: Path, **changed: Any) -> TrainingPlan:
@@ -76,42 +74,3 @@ def test_a_section_of_another_ptx_is_named(tmp_path: Path) -> None:
     path.write_text(json.dumps(plan))
     with pytest.raises(PlanMismatch, match=r"optimizer\.name"):
         load_plan({"PTX_PLAN": str(path)}, gpus=0)
-
-
-@pytest.mark.parametrize(
-    ("training", "strategy", "setting"),
-    [
-        ({}, {"name": "fsdp"}, "strategy: fsdp"),
-        ({}, {"name": "zero", "stage": 1}, "strategy: zero"),
-        ({}, {"name": "ddp", "tensor_parallel": 2}, "strategy.tensor_parallel"),
-        ({}, {"name": "ddp", "sequence_parallel": True}, "strategy.sequence_parallel"),
-        ({}, {"name": "ddp", "pipeline_parallel": 2}, "strategy.pipeline_parallel"),
-        ({"lora": {}}, {"name": "ddp"}, "training.lora"),
-        ({"trainable": ["norm"]}, {"name": "ddp"}, "training.trainable"),
-        ({"compile": True}, {"name": "ddp"}, "training.compile"),
-        ({"local_sgd": {"interval": 4}}, {"name": "ddp"}, "training.local_sgd"),
-        ({"find_micro_batch": True}, {"name": "ddp"}, "training.find_micro_batch"),
-        ({"activation_checkpointing": {"mode": "full"}}, {"name": "ddp"}, "checkpointing"),
-        ({"optimizer": {"name": "adamw-8bit"}}, {"name": "ddp"}, "adamw-8bit"),
-        ({"schedule": {"name": "exponential"}}, {"name": "ddp"}, "final_ratio"),
-    ],
-)
-def test_no_setting_that_would_train_something_else_passes(
-    tmp_path: Path, training: dict[str, Any], strategy: dict[str, Any], setting: str
-) -> None:
-    plan = load(tmp_path, training=training, strategy=strategy)
-    with pytest.raises(NotSupported) as caught:
-        refuse_unsupported(plan)
-    assert setting in caught.value.message
-    assert caught.value.hint
-
-
-def test_plain_ddp_is_refused_nothing_and_warned_of_nothing(tmp_path: Path) -> None:
-    plan = load(tmp_path)
-    refuse_unsupported(plan)
-    assert settings_without_effect(plan) == ()
-
-
-def test_checkpoints_that_will_not_be_written_are_named(tmp_path: Path) -> None:
-    plan = load(tmp_path, checkpoint=Checkpoint(every_steps=5, at_end=True).model_dump())
-    assert settings_without_effect(plan) == ("checkpoint.every_steps", "checkpoint.at_end")

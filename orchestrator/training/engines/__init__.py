@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.training.engines.base import Engine
+from orchestrator.training.flops import shape_of
 from orchestrator.training.layout import Layout
 from orchestrator.training.objective import Objective
 from orchestrator.training.plan import TrainingPlan
@@ -10,10 +11,15 @@ from orchestrator.training.process_group import Rank
 
 
 def build_engine(objective: Objective, plan: TrainingPlan, rank: Rank, layout: Layout) -> Engine:
-    """Spread `objective` as the plan's strategy says; all ranks call it together.
+    """Spread `objective` as the plan's strategy says; all ranks call it together."""
+    shape = shape_of(objective)  # of the whole model, while it is still in one piece
+    engine = _engine(objective, plan, rank, layout)
+    engine.shape = shape
+    return engine
 
-    Engines are imported here, on demand: DeepSpeed alone takes seconds.
-    """
+
+def _engine(objective: Objective, plan: TrainingPlan, rank: Rank, layout: Layout) -> Engine:
+    """Engines are imported here, on demand: DeepSpeed alone takes seconds."""
     strategy = plan.strategy
     if strategy.pipeline_parallel > 1:
         from orchestrator.training.engines.pipeline import PipelineEngine

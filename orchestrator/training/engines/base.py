@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from orchestrator.training.batch import Batch
+from orchestrator.training.flops import ModelShape
 
 
 class Engine(ABC):
@@ -19,6 +20,8 @@ class Engine(ABC):
 
     unit: str
     """What a target is, in words, as the objective says."""
+    shape: ModelShape | None = None
+    """What the model's arithmetic follows from; None where nobody has counted it."""
 
     @abstractmethod
     def gradients(self, batches: Sequence[Batch], weight: float) -> torch.Tensor:
@@ -37,6 +40,14 @@ class Engine(ABC):
         Returns the gradient's L2 norm over all parameters of all ranks before clipping, or None
         where nothing is clipped.
         """
+
+    def finish(self) -> None:  # noqa: B027 - most have nothing to do
+        """After the last step: leave all ranks that hold the same part with the same values."""
+
+    def skipped_steps(self) -> int:
+        """Steps so far that changed nothing because fp16 gradients overflowed. Waits for the
+        device, so it is asked for at reports only."""
+        return 0
 
     @abstractmethod
     def evaluate(

@@ -19,7 +19,7 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
 def _collect(module: nn.Module, found: list[nn.Module]) -> None:
     for child in module.children():
         if isinstance(child, nn.ModuleList | nn.Sequential) and _repeats(child):
-            found.extend(child)
+            found.extend(child.children())  # each once, also where a model runs one layer twice
         else:
             _collect(child, found)
 
