@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from orchestrator.errors import UserError
+from orchestrator.training.batch import IGNORED
 from orchestrator.training.objective import Objective
 
 VOCABULARY = 256
@@ -21,13 +22,22 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
 
-    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """(batch, time, dim) -> the same; `cos` and `sin`: (time, dim / heads / 2)."""
+    def forward(
+        self,
+        x: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(batch, time, dim) -> the same; `cos` and `sin`: (..., time, dim / heads / 2).
+
+        `mask`: bool (batch, 1, time, time), true where a position may look; None: at all earlier.
+        """
         batch, time, dim = x.shape
         qkv = self.qkv(x).view(batch, time, 3, self.heads, dim // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(
-            rotated(q, cos, sin), rotated(k, cos, sin), v, is_causal=True
+            rotated(q, cos, sin), rotated(k, cos, sin), v, attn_mask=mask, is_causal=mask is None
         )
         return self.out(mixed.transpose(1, 2).reshape(batch, time, dim))  # type: ignore[no-any-return]
 
@@ -44,9 +54,15 @@ class Block(nn.Module):
         self.gate_up = nn.Linear(dim, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, dim, bias=False)
 
-    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        x: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """(batch, time, dim) -> the same."""
-        x = x + self.attention(self.attention_norm(x), cos, sin)
+        x = x + self.attention(self.attention_norm(x), cos, sin, mask)
         gate, up = self.gate_up(self.feed_norm(x)).chunk(2, dim=-1)
         return x + self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
 
@@ -54,8 +70,11 @@ class Block(nn.Module):
 class ByteTransformer(nn.Module):
     """Next-byte prediction; input and output embedding are one matrix (Press and Wolf 2017)."""
 
-    def __init__(self, *, context: int, dim: int, layers: int, heads: int) -> None:
-        """`context` is the longest input in bytes. Raises UserError for dims that do not divide."""
+    def __init__(
+        self, *, context: int, dim: int, layers: int, heads: int, vocabulary: int = VOCABULARY
+    ) -> None:
+        """`context` is the longest input in bytes; ids from 256 to `vocabulary` stand for what is
+        no byte, such as the end of a document. Raises UserError for dims that do not divide."""
         if dim % heads or dim // heads % 2:
             raise UserError(
                 f"--dim {dim} does not divide into {heads} heads of an even size",
@@ -63,7 +82,7 @@ class ByteTransformer(nn.Module):
             )
         super().__init__()
         self.context = context
-        self.embedding = nn.Embedding(VOCABULARY, dim)
+        self.embedding = nn.Embedding(vocabulary, dim)
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(layers))
         self.norm = nn.RMSNorm(dim)
         cos, sin = rotary_tables(context, dim // heads)
@@ -71,13 +90,30 @@ class ByteTransformer(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
         self.apply(lambda module: _initialise(module, layers))
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """int64 (batch, time) with time <= context -> logits (batch, time, 256)."""
+    def forward(self, tokens: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
+        """int64 (batch, time) with time <= context -> logits (batch, time, vocabulary).
+
+        `positions`: int64 (batch, time), starting anew from 0 with each document of a packed
+        sequence, which then attends to itself alone; None: one document.
+        """
         x = self.embedding(tokens)
         cos, sin = self.get_buffer("cos"), self.get_buffer("sin")
+        mask = None
+        if positions is None:
+            cos, sin = cos[: tokens.shape[1]], sin[: tokens.shape[1]]
+        else:
+            cos, sin = cos[positions].unsqueeze(1), sin[positions].unsqueeze(1)
+            mask = within_documents(positions)
         for block in self.blocks:
-            x = block(x, cos[: tokens.shape[1]], sin[: tokens.shape[1]])
+            x = block(x, cos, sin, mask)
         return F.linear(self.norm(x), self.embedding.weight)
+
+
+def within_documents(positions: torch.Tensor) -> torch.Tensor:
+    """Which earlier positions of its own document each may look at: bool (batch, 1, time, time)."""
+    document = (positions == 0).cumsum(dim=1)
+    same = document.unsqueeze(2) == document.unsqueeze(1)
+    return same.tril().unsqueeze(1)
 
 
 def rotary_tables(context: int, head_dim: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,9 +142,19 @@ class NextByte(Objective):
         extras: dict[str, int],  # noqa: ARG002 - part of every objective's signature
         want_logits: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """inputs["tokens"], targets: int64 (batch, time); the loss is in nats, summed."""
-        logits = self.model(inputs["tokens"])
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")
+        """inputs["tokens"], targets: int64 (batch, time); the loss is in nats, summed.
+
+        inputs["positions"], where there: see ByteTransformer.
+        """
+        positions = inputs.get("positions")
+        logits = (
+            self.model(inputs["tokens"])
+            if positions is None
+            else self.model(inputs["tokens"], positions)
+        )
+        loss = F.cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
         return loss, logits if want_logits else None
 
 

@@ -44,7 +44,7 @@ def load_corpus(path: str | None, *, heldout_share: float = 0.05) -> Corpus:
 
 def _read(path: str | None) -> tuple[torch.Tensor, str]:
     if path is None:
-        return _standard_library(), f"source of Python {platform.python_version()}"
+        return _joined(library_files(), _library()), f"source of Python {platform.python_version()}"
     place = Path(path)
     if place.is_dir():
         files = sorted(file for file in place.rglob("*") if file.is_file())
@@ -52,14 +52,18 @@ def _read(path: str | None) -> tuple[torch.Tensor, str]:
     return _mapped(place), path
 
 
-def _standard_library() -> torch.Tensor:
-    root = Path(sysconfig.get_path("stdlib"))
-    files = [
+def library_files() -> list[Path]:
+    """The source files of Python's own library, without tests and installed packages, in order."""
+    root = _library()
+    return sorted(
         file
         for file in root.rglob("*.py")
         if _NOT_LIBRARY.isdisjoint(file.relative_to(root).parts) and file.is_file()
-    ]
-    return _joined(sorted(files), root)
+    )
+
+
+def _library() -> Path:
+    return Path(sysconfig.get_path("stdlib"))
 
 
 def _joined(files: list[Path], root: Path) -> torch.Tensor:
