@@ -7,10 +7,16 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import settings
 
 NEEDS_SLURM = "needs a real SLURM: run pytest with --slurm (as root on Debian)"
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("ptx", deadline=None)
+settings.load_profile("ptx")
 
 pytest.register_assert_rewrite("support.main_job", "support.ptx")
 
@@ -47,6 +53,13 @@ _HOME = pytest.StashKey[Path]()
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[_HOME], ignore_errors=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from support.sharing import OneLaunchAModule
+
+    return OneLaunchAModule(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

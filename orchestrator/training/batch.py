@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -66,3 +66,12 @@ class Dataset(Protocol):
 
         May be called in a thread other than the main one, one call at a time.
         """
+
+
+@runtime_checkable
+class EpochDataset(Dataset, Protocol):
+    """Samples that look different in each epoch, in training: augmentation."""
+
+    def take_in_epochs(self, indices: Sequence[int], epochs: Sequence[int]) -> Batch:
+        """As `take`, each sample as it looks in its epoch (from 0). Nothing else may decide how,
+        or losses would depend on the number of ranks."""

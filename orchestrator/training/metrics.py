@@ -7,7 +7,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ import torch
 
 from orchestrator.training.plan import TrainingPlan
 from orchestrator.training.process_group import Rank
+from orchestrator.training.trackers.base import Tracker
+from orchestrator.training.trackers.registry import open_trackers, require_packages
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,51 @@ class Metrics:
     samples_per_s: float
     memory_bytes: int
     """Peak of rank 0 so far: allocated on its GPU, or resident on CPU."""
+    memory_reserved_bytes: int | None
+    """Peak that PyTorch has taken from rank 0's GPU, used or not; None on CPU."""
+    data_share: float
+    """Share of the time since the last report that the ranks, on average, waited for data."""
+    samples_skipped: int
+    """So far, over all ranks: could not be read."""
+    steps_skipped: int
+    """So far: fp16 gradients overflowed, and the parameters stayed as they were."""
+    eval_loss: float | None
+    """Held-out loss after `step`, in nats a target; None where none was asked for at this step."""
+    mfu: float | None
+    """tokens_per_s x flops_per_token / (peak_flops x ranks), from 0 to 1."""
+    mfu_reason: str | None
+    """Why there is no mfu."""
+    flops_per_token: float | None
+    flops_formula: str | None
+    peak_flops: float | None
+    """A second, of one device."""
+    peak_name: str | None
+    eval_accuracy: float | None = None
+    """With eval_loss, for classifiers: the share of held-out samples whose class was found."""
+    train_accuracy: float | None = None
+    """The same of samples that were trained on."""
 
     def line(self) -> str:
+        """For the log: what a person looks at, on one short line."""
         tokens, samples = self.tokens_per_s, self.samples_per_s
         speed = f"{samples:,.0f} samples/s" if tokens is None else f"{tokens:,.0f} tokens/s"
-        return f"step {self.step}/{self.steps} loss {self.loss:.4f} lr {self.lr:.1e} {speed}"
+        parts = [f"step {self.step}/{self.steps} loss {self.loss:.4f} lr {self.lr:.1e} {speed}"]
+        if self.mfu is not None:
+            parts.append(f"mfu {self.mfu:.1%}")
+        if self.samples_skipped:
+            parts.append(f"skipped {self.samples_skipped:,}")
+        if self.eval_loss is not None:
+            parts.append(f"held-out {self.eval_loss:.4f}")
+        if self.eval_accuracy is not None:
+            parts.append(f"accuracy {self.eval_accuracy:.1%}")
+        if self.train_accuracy is not None:
+            parts.append(f"on training samples {self.train_accuracy:.1%}")
+        return " ".join(parts)
 
 
 class MetricsWriter:
-    """Prints each report, and appends it to metrics.jsonl where there is a run folder.
+    """Prints each report, appends it to metrics.jsonl where there is a run folder, and hands it to
+    the trackers.
 
     One write a record, so a reader sees whole lines or, for a moment, one torn last line.
     Ranks other than 0 have no writer.
@@ -57,9 +95,11 @@ class MetricsWriter:
         *,
         group_shared: bool = False,
         clock: Callable[[], float] = time.time,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         """`path`'s folder is made where it is missing. Files are 0600, or 0660 for a group."""
         self._clock = clock
+        self._trackers = trackers
         self._file: int | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,17 +109,25 @@ class MetricsWriter:
 
     @classmethod
     def of(cls, plan: TrainingPlan, rank: Rank) -> AbstractContextManager[MetricsWriter | None]:
-        """Rank 0's writer, and None for the others."""
+        """Rank 0's writer, and None for the others. All ranks call it.
+
+        Raises NotSupported, on all of them, where a tracker's package is missing.
+        """
+        require_packages(plan.logging)
         if not rank.is_main:
             return nullcontext()
-        return cls(plan.metrics_path, group_shared=plan.group_shared)
+        trackers = open_trackers(plan, warn)
+        return cls(plan.metrics_path, group_shared=plan.group_shared, trackers=trackers)
 
     def write(self, metrics: Metrics) -> None:
         """Raises OSError where the run folder's disk is full or gone."""
         say(metrics.line())
+        record = asdict(metrics)
         if self._file is not None:
-            record = {"v": 1, "t": self._clock(), **asdict(metrics)}
-            os.write(self._file, json.dumps(record).encode() + b"\n")
+            line = {"v": 1, "t": self._clock(), **record}
+            os.write(self._file, json.dumps(line).encode() + b"\n")
+        for tracker in self._trackers:
+            tracker.log(metrics.step, _numbers(record))
 
     def __enter__(self) -> MetricsWriter:
         return self
@@ -90,8 +138,14 @@ class MetricsWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        for tracker in self._trackers:
+            tracker.close(failed=error is not None)
         if self._file is not None:
             os.close(self._file)
+
+
+def _numbers(record: dict[str, object]) -> dict[str, float]:
+    return {key: value for key, value in record.items() if isinstance(value, int | float)}
 
 
 def say(text: str) -> None:
@@ -111,3 +165,8 @@ def peak_memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def peak_reserved_bytes(device: torch.device) -> int | None:
+    """Largest memory that PyTorch held on a GPU, in use or kept for later; None on CPU."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None

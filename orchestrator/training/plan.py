@@ -14,8 +14,9 @@ from orchestrator.plan.plan import PLAN_VERSION
 from orchestrator.runs.layout import RunLayout
 from orchestrator.spec.policies import Checkpoint, Logging
 from orchestrator.spec.strategy import Ddp, Strategy
-from orchestrator.spec.training import Training
+from orchestrator.spec.training import Evaluation, Training
 from orchestrator.training.errors import PlanMismatch
+from orchestrator.training.memory.known import fitted
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def load_plan(environ: Mapping[str, str], *, gpus: int) -> TrainingPlan:
             gpus_per_node=fields["gpus_per_node"],
             global_batch=fields["global_batch"],
             strategy=TypeAdapter[Strategy](Strategy).validate_python(fields["strategy"]),
-            training=Training.model_validate(fields["training"]),
+            training=fitted(Training.model_validate(fields["training"]), environ),
             logging=Logging.model_validate(fields["logging"]),
             checkpoint=Checkpoint.model_validate(fields["checkpoint"]),
             metrics_path=_metrics_path(environ, fields),
@@ -112,7 +113,8 @@ def _attempt(environ: Mapping[str, str]) -> int:
 def _plan_without_ptx(environ: Mapping[str, str], gpus: int) -> TrainingPlan:
     world_size = int(environ.get("WORLD_SIZE", "1"))
     procs_per_node = int(environ.get("LOCAL_WORLD_SIZE", world_size))
-    training = Training()
+    # All that is held out of the default data takes a minute, too long for trying it out.
+    training = fitted(Training(evaluation=Evaluation(batches=20)), environ)
     return TrainingPlan(
         world_size=world_size,
         procs_per_node=procs_per_node,

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from orchestrator.training.errors import PlanMismatch
+from orchestrator.training.memory.known import known_from
 from orchestrator.training.plan import TrainingPlan
 
 
@@ -84,7 +87,14 @@ def process_group(plan: TrainingPlan, rank: Rank) -> Iterator[None]:
         torch.cuda.set_device(rank.device)
     for name, value in _ALONE.items():
         os.environ.setdefault(name, value)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if rank.device.type == "cuda" else "gloo")
+    store, _, _ = next(rendezvous("env://"))
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if rank.device.type == "cuda" else "gloo",
+        # Ranks that start anew in place (see memory/restart) may find the keys of before.
+        store=PrefixStore(f"round/{known_from(os.environ).round}", store),
+        rank=rank.rank,
+        world_size=rank.world_size,
+    )
     if (dist.get_world_size(), dist.get_rank()) != (plan.world_size, rank.rank):
         raise PlanMismatch(
             f"{plan.world_size} ranks were planned and the process group has "
@@ -92,6 +102,12 @@ def process_group(plan: TrainingPlan, rank: Rank) -> Iterator[None]:
         )
     yield
     dist.destroy_process_group()
+
+
+def store_outlives_ranks() -> bool:
+    """Whether the launcher's agent has the store through which ranks find each other (torchrun,
+    accelerate); else rank 0 has it."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 # `python jobs/train_lm.py` alone, without a launcher: a group of one, on a port that is free.

@@ -8,19 +8,23 @@ from types import FrameType, TracebackType
 import torch
 import torch.distributed as dist
 
+_GO_ON, _FAILED = 0, 2  # 1: SIGTERM; from 2 on: 2 + the rank that failed
+
 
 class StopVote:
-    """SIGTERM in any rank ends the training of all at the next step but one.
+    """SIGTERM in any rank, or a failure in one, ends the training of all at the same step.
 
     A rank that left alone would leave the others in a collective for ever. Each step the ranks
     start an all-reduce of one integer on the CPU and read the one of the step before, which has
-    had a whole step to arrive: nothing waits, neither for the network nor for a GPU.
+    had a whole step to arrive: nothing waits, neither for the network nor for a GPU. Whoever
+    fails therefore says so a step ahead (see `Feed.look_ahead`), and takes part until all know.
     """
 
     def __init__(self) -> None:
         self._asked = False
-        self._agreed = False
-        self._vote = torch.zeros(1, dtype=torch.int32)
+        self._voted = False
+        self._verdict = _GO_ON
+        self._vote = torch.zeros(1, dtype=torch.int64)
         self._work: dist.Work | None = None
 
     def __enter__(self) -> StopVote:
@@ -46,22 +50,40 @@ class StopVote:
         """
         if error is None:
             self._wait()
-        if not self._agreed:
+        if not self._verdict:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    @property
+    def asked(self) -> bool:
+        """Whether this rank was sent SIGTERM."""
+        return self._asked
+
+    @property
+    def failed_rank(self) -> int | None:
+        """Where all have agreed to stop since one failed: which (the last, where several did)."""
+        return self._verdict - _FAILED if self._verdict >= _FAILED else None
+
+    def agreed(self, *, failing: bool = False) -> bool:
+        """Call once a step on every rank: whether all stop now. The same answer everywhere.
+
+        `failing`: this rank can do this step and not the next. The first call waits for its own
+        vote, so there it means this step already.
+        """
+        self._wait()
+        if not self._verdict:
+            mine = _FAILED + dist.get_rank() if failing else int(self._asked)
+            self._vote = torch.tensor([mine])
+            self._work = dist.all_reduce(self._vote, op=dist.ReduceOp.MAX, async_op=True)
+            if not self._voted:
+                self._voted = True
+                self._wait()
+        return self._verdict != _GO_ON
 
     def _on_sigterm(self, _number: int, _frame: FrameType | None) -> None:
         self._asked = True
-
-    def agreed(self) -> bool:
-        """Call once a step on every rank: whether all stop now. The same answer everywhere."""
-        self._wait()
-        if not self._agreed:
-            self._vote = torch.tensor([self._asked], dtype=torch.int32)
-            self._work = dist.all_reduce(self._vote, op=dist.ReduceOp.MAX, async_op=True)
-        return self._agreed
 
     def _wait(self) -> None:
         if self._work is not None:
             self._work.wait()
             self._work = None
-            self._agreed = bool(self._vote.item())
+            self._verdict = int(self._vote.item())

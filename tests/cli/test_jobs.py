@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from support import llama_job
 from support.ptx import CHECKOUT, LAUNCHERS, Ptx, exit_records
 
 from orchestrator.plan.plan import Target
@@ -23,7 +24,7 @@ TWO_NODES = ["scheduler=slurm", "resources.nodes=2"]
 
 
 def test_the_promised_specs_are_there() -> None:
-    promised = {"quickstart", "ddp", "fsdp", "zero", "llama_lora_zero3", "hello"}
+    promised = {"quickstart", "ddp", "fsdp", "zero", "llama_lora_zero3", "hello", "sample"}
     assert {f"{name}.yaml" for name in promised} <= set(SPECS)
 
 
@@ -48,7 +49,8 @@ def test_a_shipped_spec_renders_on_every_launcher_and_two_nodes(name: str, launc
         run_dir=Path("/runs/x"),
         boolean_args=loaded.boolean_args,
     )
-    assert planned.world_size == (4 if on_cpu else 16)
+    ranks_of_a_node = loaded.spec.resources.procs_per_node or loaded.spec.resources.gpus_per_node
+    assert planned.world_size == 2 * int(ranks_of_a_node)
     launched, files = launch(planned, loaded.spec.launcher.args)
     assert launch_script(loaded.spec, planned, launched).startswith(b"#!")
     assert json.loads(plan_json(planned))["launcher"] == launcher
@@ -56,9 +58,10 @@ def test_a_shipped_spec_renders_on_every_launcher_and_two_nodes(name: str, launc
         assert any("deepspeed" in file.path or b"DEEPSPEED" in file.data for file in files)
 
 
-def test_the_args_of_the_entrypoint_need_nothing_but_pydantic_and_typing() -> None:
+@pytest.mark.parametrize("script", ["train_lm.py", "sample_lm.py"])
+def test_the_args_of_the_entrypoints_need_nothing_but_pydantic_and_typing(script: str) -> None:
     """`ptx validate` evaluates the class alone, where torch may not be installed."""
-    tree = ast.parse((JOBS / "train_lm.py").read_text())
+    tree = ast.parse((JOBS / script).read_text())
     (cls,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Args"]
     used = {node.id for node in ast.walk(cls) if isinstance(node, ast.Name)}
     fields = {
@@ -66,8 +69,8 @@ def test_the_args_of_the_entrypoint_need_nothing_but_pydantic_and_typing() -> No
         for node in cls.body
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     }
-    allowed = {"BaseModel", "ConfigDict", "Field", "str", "int", "float", "bool", "model_config"}
-    assert used - fields <= allowed
+    allowed = {"BaseModel", "ConfigDict", "Field", "Literal", "model_config"}
+    assert used - fields - allowed <= {"str", "int", "float", "bool", "list"}
 
 
 @pytest.mark.slow
@@ -87,3 +90,10 @@ def test_the_quickstart_trains_two_ranks_on_cpu(tmp_path: Path) -> None:
     assert losses[-1] < losses[0] - 1
     log = next(run.rglob("rank-00000.log")).read_text()
     assert re.search(r"held-out loss \d\.\d{4} nats/byte", log)
+
+
+@pytest.mark.slow
+def test_the_llama_job_trains_an_adapter_on_two_cpu_ranks_that_plain_peft_loads(
+    tmp_path: Path,
+) -> None:
+    llama_job.trains(Ptx(tmp_path / "runs"), tmp_path, ("--scheduler", "local"), ranks=2)

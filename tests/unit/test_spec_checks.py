@@ -31,6 +31,13 @@ def test_every_check_reads_paths_that_exist() -> None:
         ("rendezvous: {port: 40000}\n", (3, 20), "risky-port"),
         ("resources: {gpus_per_node: 8, cpus_per_task: 4}\n", (3, 46), "conflict"),
         ("scheduler: slurm\nresources: {gpus_per_node: 8}\n", (4, 12), "conflict"),
+        (
+            "resources: {procs_per_node: 2, gpus_per_node: 0}\n"
+            "strategy: {name: ddp, pipeline_parallel: 2}\n"
+            "training: {accumulation: 1}\n",
+            (5, 26),
+            "conflict",
+        ),
     ],
 )
 def test_what_may_go_well_is_a_warning(
@@ -57,6 +64,13 @@ def test_what_may_go_well_is_a_warning(
         "resources: {gpus_per_node: 4, procs_per_node: 4}\n",
         "resources: {gpus_per_node: auto, procs_per_node: 2}\ntraining: {global_batch: 999}\n",
         "rendezvous: {port: 0}\n",
+        "resources: {gpus_per_node: 4}\nstrategy: {name: fsdp, tensor_parallel: 2, "
+        "sequence_parallel: true, pipeline_parallel: 2}\ntraining: {accumulation: 8}\n",
+        "resources: {gpus_per_node: 4}\nstrategy: {name: ddp, pipeline_parallel: 2}\n"
+        "training: {accumulation: 2, lora: {rank: 8}, precision: fp16-mixed}\n",
+        "resources: {gpus_per_node: 4}\ntraining: {optimizer: {name: adamw-8bit}, "
+        "lora: {quantize: 4bit}}\n",
+        "training: {schedule: {name: exponential, final_ratio: 0.1}}\n",
         "scheduler: slurm\nresources: {gpus_per_node: 0, nodes: 4, time_limit: 3m}\n",
     ],
 )

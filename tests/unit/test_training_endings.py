@@ -74,8 +74,10 @@ def test_sigterm_arrives_even_where_the_parent_had_it_blocked(tmp_path: Path) ->
     [
         ((), {"world_size": 2}, "2 ranks were planned and the launcher started 1"),
         ((), {"gpus_per_node": 1}, "local rank 0 was planned on a GPU of its own"),
-        (("--model=meta-llama/Llama-3.1-8B",), {}, "cannot train meta-llama/Llama-3.1-8B yet"),
-        (("--data=/nowhere/text",), {}, "cannot read the data /nowhere/text"),
+        (("--model=/nowhere/model",), {}, "there is no model folder /nowhere/model"),
+        (("--steps=1", "--epochs=1"), {}, "both steps and epochs say how long"),
+        (("--output=/",), {}, "/ is there and holds no saved model"),
+        (("--data=/nowhere/text",), {}, "the data /nowhere/text is not there"),
         (("--heads=3",), {}, "--dim 16 does not divide into 3 heads"),
     ],
 )
@@ -102,17 +104,15 @@ def test_the_whole_entrypoint_leaves_metrics_heldout_loss_and_a_sample(tmp_path:
     assert re.fullmatch(r"held-out loss \d\.\d{4} nats/byte, [\d,]+ tokens/s", lines[-1])
     assert "sample:" in lines
     pattern = r"step \d/3 loss \d\.\d{4} lr 3\.0e-04 [\d,]+ tokens/s"
-    assert sum(bool(re.fullmatch(pattern, line)) for line in lines) == 3
+    assert sum(bool(re.match(pattern, line)) for line in lines) == 3
 
     path = tmp_path / "run" / "attempts" / "000" / "metrics.jsonl"
     assert path.stat().st_mode & 0o777 == 0o600
     records = [json.loads(line) for line in path.read_text().splitlines()]
     assert [record["step"] for record in records] == [1, 2, 3]
     for record in records:
-        assert list(record) == [
-            *("v", "t", "step", "steps", "epoch", "loss", "lr", "grad_norm"),
-            *("tokens_per_s", "samples_per_s", "memory_bytes"),
-        ]
+        known = ("step", "steps", "epoch", "loss", "lr", "samples_per_s", "memory_bytes")
+        assert {"v", "t", "grad_norm", "tokens_per_s", *known} <= record.keys()
         assert record["v"] == 1
         assert record["grad_norm"] > 0
         assert record["memory_bytes"] > 1 << 20
@@ -120,6 +120,8 @@ def test_the_whole_entrypoint_leaves_metrics_heldout_loss_and_a_sample(tmp_path:
 
 
 def test_without_ptx_the_script_runs_by_itself_with_defaults() -> None:
+    """On Python's own source, of which it does not read all that is held out."""
     (rank,) = run(TRAIN_LM, *TINY, "--steps=1", world_size=1)
     assert rank.code == 0, rank.err
     assert "step 1/1" in rank.out
+    assert "the trained model is not kept" in rank.err

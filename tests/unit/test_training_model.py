@@ -15,7 +15,6 @@ from orchestrator.training.language.byte_model import (
     rotary_tables,
     rotated,
 )
-from orchestrator.training.language.generation import sampled_text
 from orchestrator.training.optim import build_optimizer, lr_at
 
 pytestmark = pytest.mark.slow
@@ -61,16 +60,6 @@ def test_embedding_and_output_are_one_matrix(model: ByteTransformer) -> None:
 def test_dims_that_do_not_divide_are_refused(dim: int, heads: int) -> None:
     with pytest.raises(UserError, match="does not divide"):
         ByteTransformer(context=8, dim=dim, layers=1, heads=heads)
-
-
-def test_sampled_text_repeats_with_its_seed_and_cannot_drive_a_terminal(
-    model: ByteTransformer,
-) -> None:
-    text = sampled_text(model, "def ", 100, seed=1)
-    assert text == sampled_text(model, "def ", 100, seed=1)
-    assert text != sampled_text(model, "def ", 100, seed=2)
-    assert text.startswith("def ")
-    assert all(character == "\n" or character.isprintable() for character in text)
 
 
 def test_weight_decay_is_for_matrices_alone(model: ByteTransformer) -> None:

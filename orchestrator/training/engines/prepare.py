@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from orchestrator.spec.training import Training
 from orchestrator.training.engines.activation import checkpoint_layers
@@ -17,9 +18,23 @@ def prepare_layers(objective: nn.Module, training: Training) -> None:
 
     Raises NotSupported where the model has no layers for them, or where nothing can compile.
     """
+    _refuse_recompiled(objective, training)
     checkpoint_layers(objective, training.activation_checkpointing)
     if training.compile:
         compile_layers(objective)
+
+
+def _refuse_recompiled(objective: nn.Module, training: Training) -> None:
+    """PyTorch 2.13 compiles no checkpointed region of DTensors, unless its policy keeps some."""
+    mode = training.activation_checkpointing.mode
+    if not training.compile or mode not in ("full", "every-n"):
+        return
+    if any(isinstance(parameter, DTensor) for parameter in objective.parameters()):
+        raise NotSupported(
+            f"training.compile does not go with tensor_parallel where "
+            f"activation_checkpointing.mode is {mode}",
+            hint="set activation_checkpointing.mode to selective, or compile to false",
+        )
 
 
 def compile_layers(objective: nn.Module) -> None:

@@ -1,0 +1,124 @@
+"""The trained model as a folder of files: complete, or not there at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from orchestrator.errors import UserError
+from orchestrator.training.errors import TrainingFailed
+from orchestrator.training.plan import TrainingPlan
+
+State = dict[str, torch.Tensor]
+_MARKS = ("config.json", "adapter_config.json", "delta.json", "byte_model.json")
+
+
+class SavedForm(Protocol):
+    """Which tensors of a model are saved, and as which files."""
+
+    names: frozenset[str]
+    """Of the tensors, in the model's own state dict."""
+    what: str
+    """In words, for the log."""
+
+    def write(self, folder: Path, state: State, *, home: Path, step: int) -> None:
+        """Write files into `folder`, which is there and will be moved to `home`."""
+
+
+def output_folder(output: str | None, plan: TrainingPlan) -> Path | None:
+    """Where the trained model goes: `output`, else `model` in the run's folder, else nowhere.
+
+    Raises UserError where something stands there that is no saved model and so not replaced.
+    """
+    if output is not None:
+        folder = Path(output).absolute()
+    elif plan.run_dir is not None:
+        folder = plan.run_dir / "model"
+    else:
+        return None
+    if folder.exists() and not _replaceable(folder):
+        raise UserError(
+            f"{folder} is there and holds no saved model, so it is not replaced by one",
+            hint="give another folder as output",
+        )
+    return folder
+
+
+def write_model(
+    form: SavedForm,
+    state: State,
+    folder: Path,
+    *,
+    step: int,
+    beside: Callable[[Path], None] = lambda _: None,
+    group_shared: bool = False,
+) -> None:
+    """Write a trained model's gathered tensors as `folder`; rank 0 alone calls it.
+
+    `beside` adds what belongs to it, as a tokenizer. A reader finds the old folder, the new one
+    whole, or for a moment none; a failure leaves the old one. Raises TrainingFailed where the
+    disk is full or gone.
+    """
+    _check_whole(form, state)
+    try:
+        with _replacing(folder, group_shared=group_shared) as new:
+            form.write(new, state, home=folder, step=step)
+            beside(new)
+    except OSError as error:
+        raise TrainingFailed(
+            f"rank 0: cannot write {form.what} to {folder}: {error.strerror or error}",
+            hint="the training is done and its result is lost",
+        ) from error
+
+
+def _check_whole(form: SavedForm, state: State) -> None:
+    """A shard written in place of its tensor would look like a model."""
+    if state.keys() != form.names:
+        different = sorted(state.keys() ^ form.names)
+        raise RuntimeError(f"gathered other tensors than the model has: {different[:5]}")
+    empty = [name for name, tensor in state.items() if tensor.numel() == 0 or tensor.is_meta]
+    if empty:
+        raise RuntimeError(f"gathered tensors without content: {empty[:5]}")
+
+
+def _replaceable(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    names = {entry.name for entry in folder.iterdir()}
+    return not names or not names.isdisjoint(_MARKS)
+
+
+@contextmanager
+def _replacing(folder: Path, *, group_shared: bool) -> Iterator[Path]:
+    """Yields a new folder, which takes the place of `folder` once it is whole and on disk."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new, old = (folder.with_name(f".{folder.name}.{kind}-{os.getpid()}") for kind in ("new", "old"))
+    new.mkdir()
+    try:
+        yield new
+        for path in (*new.rglob("*"), new):
+            if group_shared:
+                path.chmod(0o2770 if path.is_dir() else 0o660)
+            _sync(path)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
