@@ -162,5 +162,5 @@ def test_what_pytorch_cannot_compile_is_refused(mesh: DeviceMesh) -> None:
     objective = NextToken(tiny_llama())
     parallelize(objective, mesh, sequence=False)
     mode = {"mode": "full"}
-    with pytest.raises(NotSupported, match="activation_checkpointing.mode is full"):
+    with pytest.raises(NotSupported, match=r"activation_checkpointing\.mode is full"):
         prepare_layers(objective, Training(compile=True, activation_checkpointing=mode))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -53,7 +53,7 @@ def pretrained_classifier(
     config = load_config(name)
     before = config.num_labels
     _name_classes(config, classes)
-    with loading(plan, rank) as real:
+    with _loading_whole(plan, rank) as real:
         if not has_weights(name):
             return Origin(_random(task, config), f"{name} has no weights: trained from scratch")
         if not real:
@@ -61,6 +61,15 @@ def pretrained_classifier(
         model, report = _loaded(task, name, config)
     head = _new_head(name, model, report, before, len(classes))
     return Origin(model, f"weights of {name}{head}")
+
+
+def _loading_whole(plan: TrainingPlan, rank: Rank) -> AbstractContextManager[bool]:
+    """transformers cannot give a model that ZeRO 3 cuts while it is made a head of another size,
+    so that every rank makes it whole, and the engine cuts it afterwards."""
+    strategy = plan.strategy
+    if strategy.name == "zero" and strategy.stage == 3:
+        return nullcontext(True)
+    return loading(plan, rank)
 
 
 def _name_classes(config: Any, classes: Sequence[str]) -> None:

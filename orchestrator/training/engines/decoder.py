@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -41,7 +42,8 @@ def decoder_of(model: nn.Module, *, purpose: str) -> Decoder:
     Told by its modules' names and kinds: Llama, Mistral, Qwen2, Qwen3 and others share them.
     Raises NotSupported, naming `purpose`, where the model is of another family.
     """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    unwrap: Any = getattr(model, "get_base_model", None)
+    inner = model if unwrap is None else unwrap()
     trunk, head = getattr(inner, "model", None), getattr(inner, "lm_head", None)
     embedding, layers = getattr(trunk, "embed_tokens", None), getattr(trunk, "layers", None)
     norm = getattr(trunk, "norm", None)

@@ -33,7 +33,7 @@ class UncutModel:
         `whole` is what `take_weights` gave, and is emptied. A rank holds one tensor in full at a
         time. All ranks of all stages call it together.
         """
-        places = {self._parts[name][0]: place for name, *place in _places(objective)}
+        places = {self._parts[name][0]: (table, key) for name, table, key in _places(objective)}
         for name, (first, like) in self._parts.items():
             if name != first:
                 continue
@@ -95,7 +95,7 @@ def _places(module: nn.Module) -> Iterator[tuple[str, Tensors, str]]:
         for table in (owner._parameters, owner._buffers):
             for key, tensor in table.items():
                 if tensor is not None:
-                    yield f"{prefix}.{key}" if prefix else key, table, key  # type: ignore[misc]
+                    yield f"{prefix}.{key}" if prefix else key, table, key
 
 
 def _filled(empty: torch.Tensor, full: torch.Tensor) -> torch.Tensor:

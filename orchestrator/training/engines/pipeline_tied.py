@@ -22,7 +22,8 @@ class TiedCopies:
         decoder = self._decoder
         if not decoder.tied or decoder.has_first == decoder.has_last:
             return None  # in the middle, or of a single stage
-        return decoder.embedding.weight if decoder.has_first else decoder.head.weight
+        holder: nn.Module = decoder.embedding if decoder.has_first else decoder.head
+        return holder.get_parameter("weight")
 
     def add_gradients(self) -> None:
         """Give both copies the sum of their gradients. All ranks of `stages` call it together."""

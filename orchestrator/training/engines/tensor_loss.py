@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor, Shard
 
 from orchestrator.training.batch import IGNORED
@@ -25,7 +24,7 @@ def vocabulary_parallel_cross_entropy(logits: DTensor, targets: torch.Tensor) ->
     }:
         raise ValueError(f"logits are laid out as {logits.placements}, not cut along the classes")
     local = logits.to_local().flatten(0, -2)
-    loss: torch.Tensor = _CrossEntropy.apply(
+    loss: torch.Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
         local,
         targets.flatten(),
         logits.device_mesh.get_local_rank(),
@@ -36,7 +35,7 @@ def vocabulary_parallel_cross_entropy(logits: DTensor, targets: torch.Tensor) ->
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         logits: torch.Tensor,
         targets: torch.Tensor,
@@ -58,11 +57,12 @@ class _CrossEntropy(torch.autograd.Function):
         dist.all_reduce(sums, group=group)
         total, chosen = sums
         ctx.save_for_backward(chances.div_(total.unsqueeze(1)), own, mine, counts)
-        return ((total.log() - chosen) * counts).sum()
+        loss: torch.Tensor = ((total.log() - chosen) * counts).sum()
+        return loss
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (gradient,) = grads
         chances, own, mine, counts = ctx.saved_tensors
         ahead = chances * counts.unsqueeze(1)
         ahead.scatter_add_(1, own, -mine.to(ahead.dtype).unsqueeze(1))

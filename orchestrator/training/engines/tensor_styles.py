@@ -93,9 +93,9 @@ class HeadNorm(Replicated):
     """A norm over each head's values (Qwen3), given plain tensors of this rank's heads."""
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
-        def enter(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[DTensor, ...]:
-            local, *rest = inputs
-            return DTensor.from_local(local, device_mesh, [Shard(_HEADS)], run_check=False), *rest
+        def enter(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[DTensor]:
+            (local,) = inputs
+            return (DTensor.from_local(local, device_mesh, [Shard(_HEADS)], run_check=False),)
 
         def leave(_module: nn.Module, _inputs: object, output: DTensor) -> torch.Tensor:
             return output.to_local()

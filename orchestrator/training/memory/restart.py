@@ -28,6 +28,8 @@ from orchestrator.training.stop import StopVote
 _TRAINING = timedelta(days=20)
 _ANSWER = timedelta(minutes=5)
 """For a rank that does not let its other threads run, as a compiler may."""
+_RESERVE_BYTES = 32 << 20
+"""Given back before anything is said: where not a byte is left, nobody would hear of it."""
 _trainings = itertools.count()
 
 
@@ -46,6 +48,7 @@ class Restart:
         own_connection = _get_default_store().clone()  # type: ignore[attr-defined]
         self._listen = PrefixStore(name, own_connection)
         self._leaving = threading.Event()
+        self._reserve: bytearray | None = bytearray(_RESERVE_BYTES)  # untouched: no page is used
         self._thread = threading.Thread(target=self._watch, name="restart", daemon=True)
         self._thread.start()
 
@@ -74,6 +77,7 @@ class Restart:
         self._stay()
 
     def _announce(self, decision: dict[str, str]) -> NoReturn:
+        self._reserve = None
         said = self._tell.compare_set("decision", "", json.dumps(decision))
         everyone = [self._key(rank) for rank in range(self._rank.world_size)]
         self._tell.multi_set(everyone, [said] * len(everyone))  # type: ignore[attr-defined]
@@ -95,6 +99,7 @@ class Restart:
         except dist.DistError:
             return  # rank 0 is gone, or the launcher: whoever ended them ends this rank
         if said:
+            self._reserve = None
             self._leaving.set()
             self._leave(json.loads(said))
 
