@@ -20,7 +20,7 @@ from orchestrator.training.engines import build_engine
 from orchestrator.training.entrypoint import STOPPED, run
 from orchestrator.training.evaluation import evaluate
 from orchestrator.training.language.dataset import load_text
-from orchestrator.training.language.export import export, output_folder
+from orchestrator.training.language.export import export
 from orchestrator.training.language.generation import sampled_text
 from orchestrator.training.language.models import build_language_model, tokenizer_of
 from orchestrator.training.language.text_options import TextOptions
@@ -28,6 +28,7 @@ from orchestrator.training.language.tokenizers import load_tokenizer
 from orchestrator.training.layout import layout_of
 from orchestrator.training.loop import Trainer
 from orchestrator.training.metrics import MetricsWriter, say, warn
+from orchestrator.training.output import output_folder
 from orchestrator.training.plan import load_plan
 from orchestrator.training.precision import prepare_arithmetic
 from orchestrator.training.process_group import check_precision, process_group, rank_from

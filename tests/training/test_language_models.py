@@ -15,7 +15,7 @@ from support.training_ranks import CHECKOUT
 from orchestrator.errors import UserError
 from orchestrator.training.language import forms
 from orchestrator.training.language.byte_model import ByteTransformer
-from orchestrator.training.language.export import export, output_folder
+from orchestrator.training.language.export import export
 from orchestrator.training.language.forms import Form, State, tensor_names
 from orchestrator.training.language.generation import (
     Cached,
@@ -27,6 +27,7 @@ from orchestrator.training.language.generation import (
 )
 from orchestrator.training.language.partial import load_delta
 from orchestrator.training.language.saved import load_saved
+from orchestrator.training.output import output_folder
 
 pytestmark = pytest.mark.slow
 

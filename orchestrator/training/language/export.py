@@ -1,40 +1,14 @@
-"""The trained model as files, complete or not there at all."""
+"""A trained language model as a folder, with its tokenizer."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from orchestrator.errors import UserError
-from orchestrator.training.errors import TrainingFailed
 from orchestrator.training.language.forms import Form, State
 from orchestrator.training.language.saved_tokenizer import save_tokenizer
 from orchestrator.training.language.tokenizers import Tokenizer
-from orchestrator.training.plan import TrainingPlan
-
-_MARKS = ("config.json", "adapter_config.json", "delta.json", "byte_model.json")
-
-
-def output_folder(output: str | None, plan: TrainingPlan) -> Path | None:
-    """Where the trained model goes: `output`, else `model` in the run's folder, else nowhere.
-
-    Raises UserError where something stands there that is no saved model and so not replaced.
-    """
-    if output is not None:
-        folder = Path(output).absolute()
-    elif plan.run_dir is not None:
-        folder = plan.run_dir / "model"
-    else:
-        return None
-    if folder.exists() and not _replaceable(folder):
-        raise UserError(
-            f"{folder} is there and holds no saved model, so it is not replaced by one",
-            hint="give another folder as output",
-        )
-    return folder
+from orchestrator.training.output import write_model
 
 
 def export(
@@ -48,63 +22,7 @@ def export(
 ) -> None:
     """Write a trained model's gathered tensors as `folder`; rank 0 alone calls it.
 
-    A reader finds the old folder, the new one whole, or for a moment none; an export that fails
-    leaves the old one. Raises TrainingFailed where the disk is full or gone.
+    See `output.write_model` for what a reader finds meanwhile, and for errors.
     """
-    _check_whole(form, state)
-    try:
-        with _replacing(folder, group_shared=group_shared) as new:
-            form.write(new, state, home=folder, step=step)
-            save_tokenizer(tokenizer, new)
-    except OSError as error:
-        raise TrainingFailed(
-            f"rank 0: cannot write {form.what} to {folder}: {error.strerror or error}",
-            hint="the training is done and its result is lost",
-        ) from error
-
-
-def _check_whole(form: Form, state: State) -> None:
-    """A shard written in place of its tensor would look like a model."""
-    if state.keys() != form.names:
-        different = sorted(state.keys() ^ form.names)
-        raise RuntimeError(f"gathered other tensors than the model has: {different[:5]}")
-    empty = [name for name, tensor in state.items() if tensor.numel() == 0 or tensor.is_meta]
-    if empty:
-        raise RuntimeError(f"gathered tensors without content: {empty[:5]}")
-
-
-def _replaceable(folder: Path) -> bool:
-    if not folder.is_dir():
-        return False
-    names = {entry.name for entry in folder.iterdir()}
-    return not names or not names.isdisjoint(_MARKS)
-
-
-@contextmanager
-def _replacing(folder: Path, *, group_shared: bool) -> Iterator[Path]:
-    """Yields a new folder, which takes the place of `folder` once it is whole and on disk."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (folder.with_name(f".{folder.name}.{kind}-{os.getpid()}") for kind in ("new", "old"))
-    new.mkdir()
-    try:
-        yield new
-        for path in (*new.rglob("*"), new):
-            if group_shared:
-                path.chmod(0o2770 if path.is_dir() else 0o660)
-            _sync(path)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-        _sync(folder.parent)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    beside = partial(save_tokenizer, tokenizer)
+    write_model(form, state, folder, step=step, beside=beside, group_shared=group_shared)
