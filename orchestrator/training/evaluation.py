@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
+from orchestrator.training.agreement import agree
 from orchestrator.training.batch import Batch, Dataset
 from orchestrator.training.engines.base import Engine
-from orchestrator.training.failure import agree
 from orchestrator.training.layout import Layout
 from orchestrator.training.memory.shortage import is_out_of_memory
 

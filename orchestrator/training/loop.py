@@ -8,11 +8,11 @@ from typing import Literal
 
 import torch
 
+from orchestrator.training.agreement import agree, raise_together
 from orchestrator.training.batch import Dataset
 from orchestrator.training.early_stopping import EarlyStopping
 from orchestrator.training.engines.base import Engine
 from orchestrator.training.evaluation import HeldOut
-from orchestrator.training.failure import agree, raise_together
 from orchestrator.training.feed import Feed
 from orchestrator.training.flops import peak_of
 from orchestrator.training.layout import Layout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import sys
@@ -100,6 +101,7 @@ class MetricsWriter:
         """`path`'s folder is made where it is missing. Files are 0600, or 0660 for a group."""
         self._clock = clock
         self._trackers = trackers
+        self._complained = False
         self._file: int | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,14 +122,22 @@ class MetricsWriter:
         return cls(plan.metrics_path, group_shared=plan.group_shared, trackers=trackers)
 
     def write(self, metrics: Metrics) -> None:
-        """Raises OSError where the run folder's disk is full or gone."""
+        """A disk that is full or gone ends no training: it is said once, and tried again."""
         say(metrics.line())
-        record = asdict(metrics)
+        record = {key: _json(value) for key, value in asdict(metrics).items()}
         if self._file is not None:
             line = {"v": 1, "t": self._clock(), **record}
-            os.write(self._file, json.dumps(line).encode() + b"\n")
+            self._append(self._file, json.dumps(line, allow_nan=False).encode() + b"\n")
         for tracker in self._trackers:
             tracker.log(metrics.step, _numbers(record))
+
+    def _append(self, file: int, line: bytes) -> None:
+        try:
+            os.write(file, line)
+        except OSError as error:
+            if not self._complained:
+                warn(f"metrics.jsonl cannot be written: {error.strerror}; training goes on")
+            self._complained = True
 
     def __enter__(self) -> MetricsWriter:
         return self
@@ -142,6 +152,11 @@ class MetricsWriter:
             tracker.close(failed=error is not None)
         if self._file is not None:
             os.close(self._file)
+
+
+def _json(value: object) -> object:
+    """JSON has no infinity and no NaN: the norm of a step that fp16 has skipped is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _numbers(record: dict[str, object]) -> dict[str, float]:

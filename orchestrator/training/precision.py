@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 from collections import defaultdict
 from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -18,11 +20,13 @@ _MIXED = {"bf16-mixed": torch.bfloat16, "fp16-mixed": torch.float16}
 
 
 def prepare_arithmetic(training: Training) -> None:
-    """Seed PyTorch and choose kernels. Call once, before anything is put on a GPU.
+    """Seed every random generator and choose kernels. Call once, before anything is put on a GPU.
 
     TF32 matrix products (10 bits of mantissa) are allowed where the precision is mixed anyway;
     fp32 stays fp32.
     """
+    random.seed(training.seed)
+    np.random.seed(training.seed % 2**32)
     torch.manual_seed(training.seed)
     torch.set_float32_matmul_precision("highest" if training.precision == "fp32" else "high")
     if training.deterministic:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,6 +85,7 @@ def process_group(plan: TrainingPlan, rank: Rank) -> Iterator[None]:
     the end of the process, since leaving it in order would wait for ranks that may be gone.
     Raises PlanMismatch where the group is not the planned one.
     """
+    _allow_all_files()
     if rank.device.type == "cuda":
         torch.cuda.set_device(rank.device)
     for name, value in _ALONE.items():
@@ -102,6 +105,14 @@ def process_group(plan: TrainingPlan, rank: Rank) -> Iterator[None]:
         )
     yield
     dist.destroy_process_group()
+
+
+def _allow_all_files() -> None:
+    """gloo holds a connection to every other rank in every group: the usual soft limit of 1,024
+    open files ends a job of a few hundred ranks."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def store_outlives_ranks() -> bool:

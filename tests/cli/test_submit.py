@@ -167,11 +167,11 @@ def holders_of_the_secret(run: Path) -> list[str]:
 
 
 def test_work_that_would_be_lost_is_refused_and_still_rendered(ptx: Ptx, spec: Path) -> None:
-    spec.write_text(SPEC + "checkpoint: {every_steps: 10}\nlogging: {tensorboard: true}\n")
+    spec.write_text(SPEC + "checkpoint: {every_steps: 10, keep_last: 5}\n")
     refused = ptx("submit", str(spec))
     assert refused.returncode == 2
     assert "checkpoint.every_steps: " in refused.stderr
-    assert "these settings have no effect yet: logging.tensorboard" in refused.stderr
+    assert "these settings have no effect yet: checkpoint.keep_last" in refused.stderr
     assert not ptx.runs.exists()
     assert ptx("submit", str(spec), "--dry-run").returncode == 0
 

@@ -1,9 +1,10 @@
 """Run by each rank: load text as an entrypoint does, and say what it makes.
 
 Usage: text_ranks.py CASES.json, where cases are `[{"options": {...}, "step_samples": n, "apart":
-bool}, ...]`: `apart` gives every rank a cache, and a node, of its own. An error is said and the
-next case follows; that of the last case ends the ranks. HOSTILE=<rank> in the environment names a
-rank that kills itself in the midst of tokenising.
+bool, "own": bool}, ...]`: `apart` gives every rank a cache, and a node, of its own; with `own` each
+adds its number to the data's name. An error is said and the next case follows; that of the last
+case ends the ranks. HOSTILE=<rank> in the environment names a rank that kills itself in the midst
+of tokenising.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ def loaded(case: dict[str, Any], rank: Rank) -> dict[str, Any]:
         rank = dataclasses.replace(rank, local_rank=0)
         place = os.environ["XDG_CACHE_HOME"] + f"/node-{rank.rank}"
         options = dataclasses.replace(options, cache=place)
+    if case.get("own"):
+        options = dataclasses.replace(options, data=f"{options.data}.{rank.rank}")
     data = load_text(options, tokenizer, rank, step_samples=case.get("step_samples", 1))
     return {"digest": digest(data), "calls": tokenizer.calls}
 

@@ -122,6 +122,18 @@ def _other_rank(folder: Path) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(config | {"r": 2}))
 
 
+def _trained_head(folder: Path) -> None:
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(
+        json.dumps(config | {"modules_to_save": ["lm_head"]})
+    )
+
+
+def _trained_biases(folder: Path) -> None:
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"bias": "all"}))
+
+
 def _torn(folder: Path) -> None:
     path = folder / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
@@ -143,6 +155,8 @@ def _without_a_tensor(folder: Path) -> None:
     ("change", "sentence"),
     [
         (_other_rank, "has rank 2 and alpha 8.0, and training.lora says 4 and 8"),
+        (_trained_head, "has modules_to_save in .* that would not be saved"),
+        (_trained_biases, "has bias in .* that would not be saved"),
         (_torn, "cannot read .*adapter_model.safetensors"),
         (_without_config, "holds no adapter: it has no adapter_config.json"),
         (_without_a_tensor, "does not fit this model: it has no base_model"),

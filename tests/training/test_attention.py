@@ -13,6 +13,7 @@ from orchestrator.training.errors import NotSupported
 from orchestrator.training.language.attention import (
     VARLEN,
     attention_for,
+    keeps_documents_apart,
     model_inputs,
     register_varlen,
     varlen_forward,
@@ -133,3 +134,45 @@ def test_what_flash_attention_would_leave_out_is_refused(name: str) -> None:
 def test_on_cpu_transformers_own_masks_are_used() -> None:
     for packed_ in (True, False):
         assert attention_for(torch.device("cpu"), torch.bfloat16, packed_) == "sdpa"
+
+
+def tiny(kind: str) -> Any:
+    """A configuration of that type; what it does not know it keeps and does not read."""
+    from transformers import AutoConfig
+
+    plain = type(AutoConfig.for_model(kind))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8}
+    more = {"num_key_value_heads": 2, "intermediate_size": 48, "ffn_dim": 48, "vocab_size": 64}
+    older = {"n_positions": 32, "rotary_dim": 4, "word_embed_proj_dim": 32, "pad_token_id": 0}
+    return plain(**sizes, **more, **older, max_position_embeddings=32)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("bitnet", "codegen", "gemma", "gemma2", "gpt2", "gpt_neox", "gptj", "granite", "llama"),
+        *("mistral", "olmo2", "phi", "phi3", "qwen2", "qwen3", "smollm3", "stablelm"),
+        *("biogpt", "bloom", "opt"),
+    ],
+)
+def test_models_that_are_said_to_keep_documents_apart_do_and_others_do_not(kind: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = tiny(kind)
+    implementation = attention_for(torch.device("cpu"), torch.float32, True, config)
+    auto: Any = AutoModelForCausalLM
+    model = auto.from_config(config, attn_implementation=implementation).eval()
+    tokens = torch.randint(3, 60, (1, 12))
+    positions = torch.tensor([[*range(5), *range(7)]])
+    with torch.no_grad():
+        together = model(input_ids=tokens, position_ids=positions, use_cache=False).logits[:, 5:]
+        alone = model(input_ids=tokens[:, 5:], use_cache=False).logits
+    apart = torch.allclose(together, alone, atol=1e-5)
+    assert apart == keeps_documents_apart(config)
+
+
+def test_layers_that_hand_on_a_state_do_not_keep_documents_apart() -> None:
+    config = tiny("lfm2")
+    config.layer_types = ["full_attention", "conv"]
+    assert not keeps_documents_apart(config)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.language import BYTES, TOKENS, built, logits, moved, plan_with, saved
+from support.language import ALONE, BYTES, TOKENS, built, logits, moved, plan_with, saved, settings
 from support.training_ranks import CHECKOUT
 
 from orchestrator.errors import UserError
@@ -25,6 +25,7 @@ from orchestrator.training.language.generation import (
     printable,
     sampled_text,
 )
+from orchestrator.training.language.models import build_language_model
 from orchestrator.training.language.partial import load_delta
 from orchestrator.training.language.saved import load_saved
 from orchestrator.training.output import output_folder
@@ -159,6 +160,20 @@ def test_a_tokenizer_or_context_too_large_for_the_model_is_refused(copy: Path) -
     (copy / "config.json").write_text(json.dumps(config | {"vocab_size": 257}))
     with pytest.raises(UserError, match=r"tokenizer bytes has 258 tokens and the model .* 257"):
         built(model=str(copy))
+
+
+def test_packed_samples_are_refused_for_a_model_that_would_read_across_documents(
+    tmp_path: Path,
+) -> None:
+    from transformers import OPTConfig
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "ffn_dim": 32}
+    config: Any = OPTConfig(vocab_size=320, word_embed_proj_dim=32, **sizes)
+    config.save_pretrained(tmp_path)
+    chosen = settings(model=str(tmp_path))
+    build_language_model(chosen, plan_with(), ALONE, BYTES, packed=False)
+    with pytest.raises(UserError, match="of type opt, is not known to keep them apart"):
+        build_language_model(chosen, plan_with(), ALONE, BYTES, packed=True)
 
 
 def test_a_hub_name_that_is_not_in_the_cache_is_not_looked_for_when_offline(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import math
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,8 +135,10 @@ def test_wandb_offline_keeps_every_number_under_the_runs_id(
 
 def _wandb_records(folder: Path) -> list[Any]:
     """Of wandb's own file: a LevelDB log of protobuf records behind seven bytes."""
+    import wandb
     from wandb.proto import wandb_internal_pb2
 
+    wandb.teardown()  # its helper process writes on for a moment after a run has finished
     (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     data, position, records, parts = file.read_bytes(), 7, [], b""
     while position + 7 <= len(data):
@@ -266,3 +270,26 @@ def test_utilisation_is_the_share_of_all_devices_or_says_why_not() -> None:
         assert utilisation.at(200.0) is None
         assert utilisation.reason is not None
         assert utilisation.reason.startswith(reason)
+
+
+def test_what_is_not_finite_is_null_since_json_has_no_infinity(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with MetricsWriter(path) as writer:
+        writer.write(dataclasses.replace(METRICS, grad_norm=math.inf, eval_loss=math.nan))
+    record = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert (record["grad_norm"], record["eval_loss"]) == (None, None)
+
+
+def test_a_full_disk_is_said_once_and_ends_no_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    with MetricsWriter(tmp_path / "metrics.jsonl") as writer:
+        own, writer._file = writer._file, full
+        for _ in range(2):
+            writer.write(METRICS)
+    assert own is not None
+    os.close(own)
+    printed = capsys.readouterr()
+    assert printed.err.count("No space left on device") == 1
+    assert printed.out.count("step ") == 2

@@ -98,11 +98,22 @@ def test_a_hundred_thousand_documents_are_packed_nearly_full(context: int) -> No
 def test_held_out_documents_are_the_wanted_share_and_no_others(count: int, share: float) -> None:
     train, heldout = split(bounds_of([10] * count), share)
     every = sorted([*train.starts.tolist(), *heldout.starts.tolist()])
-    if count == 1:
-        assert train.stops[0] == heldout.starts[0] and heldout.stops[0] == 10
+    if count == 1 or round(count * share) == 0:
+        assert (train.stops[0], heldout.stops[0]) == (heldout.starts[0], 10)
     else:
         assert every == list(range(0, 10 * count, 10))
-        assert len(heldout) == max(1, round(count * share))
+        assert len(heldout) == round(count * share)
+
+
+@pytest.mark.parametrize("lengths", [[1000, 10], [10, 1000], [10, 1000, 10]])
+def test_of_few_documents_none_is_held_out_whole(lengths: list[int]) -> None:
+    train, heldout = split(bounds_of(lengths), 0.05)
+    kept, held = (int((part.stops - part.starts).sum()) for part in (train, heldout))
+    assert kept + held == sum(lengths)
+    assert held == int(0.05 * sum(lengths))
+    assert set(train.stops) & set(heldout.starts)
+    _, heldout = split(bounds_of(lengths), 0.05, divisible=False)
+    assert int(heldout.stops[0] - heldout.starts[0]) in lengths
 
 
 def test_held_out_documents_come_from_everywhere() -> None:

@@ -16,6 +16,7 @@ from orchestrator.errors import UserError
 from orchestrator.training.language import cache as caching
 from orchestrator.training.language.cache import MANIFEST, cache_root, is_whole, made_once
 from orchestrator.training.language.dataset import TextOptions, load_text
+from orchestrator.training.language.sources import Source
 from orchestrator.training.language.tokenizers import ByteTokenizer, Ids
 from orchestrator.training.process_group import Rank
 
@@ -60,6 +61,17 @@ def test_data_is_tokenised_once_and_again_when_it_or_the_tokenizer_changes(data:
     data.write_text(data.read_text().replace("text 7", "text 8"))
     os.utime(data, ns=(1, 1))
     assert tokenised(data) == 50
+
+
+def test_a_split_that_was_saved_anew_inside_a_dataset_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    rows = tmp_path / "train" / "data.arrow"
+    rows.write_bytes(b"rows")
+    source = Source(str(tmp_path), "dataset")
+    before = source.facts()
+    rows.write_bytes(b"ROWS")
+    os.utime(rows, ns=(1, 1))
+    assert source.facts() != before
 
 
 @pytest.mark.parametrize(

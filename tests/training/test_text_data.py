@@ -282,9 +282,9 @@ def test_a_hub_name_without_internet_is_said_in_a_sentence(
 def test_fewer_samples_than_a_step_are_refused(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "d.jsonl", *FILLER[:6])
     chosen = TextOptions(data=path, context=64, packed=False)
-    assert len(load_text(chosen, ByteTokenizer(), ALONE, step_samples=5).train) == 5
-    with pytest.raises(UserError, match="makes 5 samples of 64 tokens, and one step takes 6"):
-        load_text(chosen, ByteTokenizer(), ALONE, step_samples=6)
+    assert len(load_text(chosen, ByteTokenizer(), ALONE, step_samples=6).train) == 6
+    with pytest.raises(UserError, match="makes 6 samples of 64 tokens, and one step takes 7"):
+        load_text(chosen, ByteTokenizer(), ALONE, step_samples=7)
 
 
 def test_bytes_of_plain_text_are_a_stream_unless_packing_is_asked_for(tmp_path: Path) -> None:
@@ -294,6 +294,19 @@ def test_bytes_of_plain_text_are_a_stream_unless_packing_is_asked_for(tmp_path: 
     assert isinstance(data.train, Windows)
     assert isinstance(load(None, packed=None).train, Windows)
     assert isinstance(load(jsonl(tmp_path / "d.jsonl", *FILLER), packed=None).train, Samples)
+
+
+def test_a_stream_is_read_from_the_files_that_a_pattern_or_folder_names(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    (folder / ".git").mkdir(parents=True)
+    (folder / ".git" / "index").write_bytes(bytes(5000))
+    for name in ("a.txt", "b.txt"):
+        (folder / name).write_text(name * 200)
+    streams = [load(place, packed=None) for place in (str(folder), str(folder / "*.txt"))]
+    for data in streams:
+        assert isinstance(data.train, Windows) and isinstance(data.heldout, Windows)
+        text = torch.cat((data.train.text, data.heldout.text)).numpy().tobytes()
+        assert text == b"a.txt" * 200 + b"\n" + b"b.txt" * 200
 
 
 class TestTokenizers:

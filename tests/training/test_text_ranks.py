@@ -68,6 +68,18 @@ def test_one_rank_tokenises_for_all_and_one_that_fails_ends_all(
         assert "Traceback" not in rank.err
 
 
+@pytest.mark.parametrize("other", ["yes " * 200, "no " * 300], ids=["shorter", "as long"])
+def test_ranks_that_see_other_text_under_one_name_do_not_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    (tmp_path / "text.0").write_text("yes it" * 150)
+    (tmp_path / "text.1").write_text(other)
+    case = {"options": {"data": str(tmp_path / "text"), "context": 16}, "own": True}
+    for rank in ranks(tmp_path, monkeypatch, case):
+        assert rank.code == 2
+        assert "rank 1 has read other data than rank 0" in rank.err
+
+
 def test_a_builder_that_is_killed_does_not_leave_the_other_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

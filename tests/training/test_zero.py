@@ -83,6 +83,7 @@ TWO = {
     **{f"zero 3 {low}": zero(3, precision=low, **SPLIT) for low in LOW},
     "zero 3 from config": zero(3, LLAMA | {"made": "from config"}),
     "zero 3 lora bf16-mixed": zero(3, LORA | {"made": "from files"}, precision="bf16-mixed"),
+    "zero 3 lora bf16": zero(3, LORA | {"made": "from files"}, precision="bf16", lora={"rank": 4}),
 }
 PAIRS = [(base, name) for base, cases in EQUAL.items() for name in cases]
 
@@ -158,10 +159,11 @@ def test_lower_precision_is_used_and_stays_close(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16", "bf16-mixed"])
 def test_adapters_beside_a_low_precision_base_keep_their_master_weights(
-    found: dict[str, Case],
+    found: dict[str, Case], precision: str
 ) -> None:
-    case = found["zero 3 lora bf16-mixed"]
+    case = found[f"zero 3 lora {precision}"]
     assert case["losses"] == pytest.approx(found["lora"]["losses"], abs=0.1)
     kinds = {"lora_" in name: tensor.dtype for name, tensor in case["state"].items()}
     assert kinds == {True: torch.float32, False: torch.bfloat16}

@@ -195,7 +195,7 @@ def test_the_shipped_entrypoint_can_be_checked() -> None:
     model = model_of(Path(__file__).parents[2] / "jobs" / "train_lm.py")
     assert model is not None
     assert "steps" in model.model_fields
-    assert boolean_names(model) == frozenset()
+    assert boolean_names(model) == {"packed", "tied"}
 
 
 def test_a_missing_script_has_no_model(tmp_path: Path) -> None:

@@ -171,11 +171,11 @@ def eight_bit_optimizer(spec: JobSpec, _: Context) -> Iterator[Finding]:
         yield Finding(
             path, "adamw-8bit works on GPUs alone, and gpus_per_node is 0", "write `adamw`"
         )
-    elif spec.strategy.name == "fsdp" or spec.strategy.tensor_parallel > 1:
-        cut = "fsdp" if spec.strategy.name == "fsdp" else "tensor_parallel"
+    elif spec.strategy.name != "ddp" or spec.strategy.tensor_parallel > 1:
+        cut = spec.strategy.name if spec.strategy.name != "ddp" else "tensor_parallel"
         yield Finding(
             path,
-            f"adamw-8bit works on whole parameters, and {cut} cuts them",
+            f"adamw-8bit works on whole parameters, and {cut} cuts them or their state",
             "write `adamw`, or `strategy: ddp`",
         )
 

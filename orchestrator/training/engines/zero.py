@@ -16,6 +16,7 @@ from orchestrator.training.engines.zero_config import (
     computed_in,
     refuse_wrong_pairs,
     zero_config,
+    zero_precision,
     zero_strategy,
 )
 from orchestrator.training.engines.zero_import import import_deepspeed
@@ -110,7 +111,7 @@ class ZeroEngine(Engine):
 
     def state(self, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, torch.Tensor]:
         found: dict[str, torch.Tensor] = {}
-        mixed = self.plan.training.precision.endswith("mixed")
+        mixed = zero_precision(self.plan.training).endswith("mixed")
         for name, tensor in self.objective.model.state_dict(keep_vars=True).items():
             if wanted(name):
                 whole = whole_tensor(tensor, master=mixed)

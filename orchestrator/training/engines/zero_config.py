@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -13,6 +13,8 @@ from orchestrator.spec.training import Training
 from orchestrator.training.errors import NotSupported
 from orchestrator.training.layout import layout_of
 from orchestrator.training.plan import TrainingPlan
+
+Precision = Literal["fp32", "bf16", "bf16-mixed", "fp16-mixed"]
 
 
 def zero_strategy(plan: TrainingPlan) -> Zero:
@@ -39,7 +41,7 @@ def zero_config(plan: TrainingPlan) -> dict[str, Any]:
             zero_stage=strategy.stage,
             offload_optimizer=strategy.offload != "none",
             offload_parameters=strategy.offload == "all",
-            precision=training.precision,
+            precision=zero_precision(training),
             micro_batch=training.micro_batch,
             accumulation=training.accumulation,
             data_parallel_size=layout_of(plan, 0).data_size,
@@ -48,6 +50,14 @@ def zero_config(plan: TrainingPlan) -> dict[str, Any]:
     )
     # DeepSpeed clips at 1 where nothing is said.
     return {"gradient_clipping": 0.0} | config
+
+
+def zero_precision(training: Training) -> Precision:
+    """The precision that DeepSpeed is told. Adapters keep float32 weights and optimizer state on a
+    bf16 base, as under the other strategies: rounded, their small updates would be lost."""
+    if training.precision == "bf16" and training.lora is not None:
+        return "bf16-mixed"
+    return training.precision
 
 
 def computed_in(training: Training) -> torch.dtype:
@@ -78,7 +88,7 @@ def refuse_wrong_pairs(plan: TrainingPlan) -> None:
             "ZeRO cuts parameters from stage 3 on",
             hint="set strategy.stage to 3, or strategy.offload to optimizer",
         )
-    if strategy.offload != "none" and training.precision == "bf16":
+    if strategy.offload != "none" and zero_precision(training) == "bf16":
         raise NotSupported(
             "training.precision is bf16 and strategy.offload is "
             f"{strategy.offload}: DeepSpeed keeps bf16 optimizer state in host memory only with "

@@ -17,6 +17,8 @@ from orchestrator.training.plan import TrainingPlan
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+_TRAINED_BESIDE = ("modules_to_save", "bias", "trainable_token_indices")
+_NOTHING: tuple[Any, ...] = (None, "none", [], {})
 
 
 def add_adapter(model: nn.Module, lora: Lora) -> nn.Module:
@@ -46,7 +48,7 @@ def continue_adapter(model: nn.Module, folder: Path, lora: Lora, *, real: bool) 
 
     Where `real` is false (the model is on the meta device) the weights are left out.
     Raises UserError where the adapter cannot be read, belongs to another model, or is not of the
-    rank and alpha that the spec says.
+    rank and alpha that the spec says, and NotSupported where it trains more than its matrices.
     """
     config = adapter_config(folder)
     if (config.r, float(config.lora_alpha)) != (lora.rank, lora.alpha):
@@ -54,6 +56,12 @@ def continue_adapter(model: nn.Module, folder: Path, lora: Lora, *, real: bool) 
             f"the adapter {folder} has rank {config.r} and alpha {config.lora_alpha}, and "
             f"training.lora says {lora.rank} and {lora.alpha:g}",
             hint="write the adapter's numbers into the spec",
+        )
+    if more := [name for name in _TRAINED_BESIDE if getattr(config, name, None) not in _NOTHING]:
+        raise NotSupported(
+            f"the adapter {folder} has {' and '.join(more)} in its {CONFIG}: it trains more than "
+            "low-rank matrices, and that would not be saved",
+            hint="continue it with peft itself, or begin a new adapter",
         )
     config.inference_mode = False
     config.lora_dropout = lora.dropout

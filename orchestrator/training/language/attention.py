@@ -22,6 +22,17 @@ _FAMILIES = (
 )
 """Their attention is a softmax over scaled products, inside an optional window, and no more."""
 
+_APART = (
+    *_FAMILIES,
+    *("apertus", "bitnet", "codegen", "cohere", "cohere2", "deepseek_v2", "deepseek_v3", "doge"),
+    *("ernie4_5_moe", "gemma2", "gemma3_text", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "granite"),
+    *("granitemoe", "hunyuan_v1_dense", "jetmoe", "lfm2", "persimmon"),
+)
+"""Model types seen to give the logits of each document alone when several are packed. Others take
+positions and make no mask of them (OPT, BLOOM), or hand a state from token to token (Mamba)."""
+
+_MASKED_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+
 _CHANGES = ("softcap", "s_aux", "position_bias")
 """What models of other families hand to their attention beside the plain arguments."""
 
@@ -36,8 +47,8 @@ def attention_for(
 
     `dtype` is that of the arithmetic (bfloat16 under bf16-mixed). On GPUs from Ampere on, with 16
     bits and a model whose attention is the plain one, `VARLEN`: flash attention over documents of
-    any length (Dao 2023), no mask in memory and no host sync in making one. Elsewhere "sdpa":
-    transformers then makes a block-diagonal mask out of the positions of a `packed` batch.
+    any length (Dao 2023), no mask in memory and no host sync in making one. Elsewhere
+    `masked_attention`: transformers makes a block-diagonal mask of a `packed` batch's positions.
     """
     flash = (
         device.type == "cuda"
@@ -45,11 +56,27 @@ def attention_for(
         and torch.cuda.get_device_capability(device) >= (8, 0)
     )
     if not flash or not (config is None or _plain(config)):
-        return "sdpa"
+        return masked_attention(config)
     if packed or config is not None:
         register_varlen()
         return VARLEN
     return "sdpa"
+
+
+def masked_attention(config: Any = None) -> str:
+    """transformers' name of the fastest attention that takes a mask and that the model has: "sdpa",
+    or "eager" where its own forward does what SDPA cannot (Gemma 2 caps its logits)."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    kind: Any = None if config is None else MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return "sdpa" if kind is None or kind._supports_sdpa else "eager"
+
+
+def keeps_documents_apart(config: Any) -> bool:
+    """Whether a transformers model with this configuration can be given packed documents: each
+    then attends to itself alone, and no state goes from one to the next."""
+    layers = set(getattr(config, "layer_types", None) or ())
+    return config.model_type in _APART and layers <= _MASKED_LAYERS
 
 
 def register_varlen() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import torch
 from orchestrator.errors import UserError
 
 MAX_FOLDER_BYTES = 2 << 30
+_PIECES, _PIECE_BYTES = 64, 1 << 14
 _NOT_LIBRARY = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 )
@@ -27,29 +30,45 @@ class Corpus:
     """In words, for the log."""
 
 
-def load_corpus(path: str | None, *, heldout_share: float = 0.05) -> Corpus:
+def load_corpus(
+    path: str | None, *, files: Sequence[Path] | None = None, heldout_share: float = 0.05
+) -> Corpus:
     """Bytes of a text file (memory mapped), of a folder's files, or of Python's own library.
 
     Files are joined in the order of their relative paths, so every rank and every machine with
-    the same files sees the same bytes. The last `heldout_share` of them is held out.
+    the same files sees the same bytes; with `files` they are these, which `path` stands for. The
+    last `heldout_share` of the bytes is held out.
     Raises UserError where there is nothing to read, or a folder is too large for memory.
     """
     try:
-        text, source = _read(path)
+        text, source = _read(path, files)
     except OSError as error:
         raise UserError(f"cannot read the data {error.filename}: {error.strerror}") from error
     cut = len(text) - int(len(text) * heldout_share)
     return Corpus(text[:cut], text[cut:], f"{len(text):,} bytes, {source}")
 
 
-def _read(path: str | None) -> tuple[torch.Tensor, str]:
+def _read(path: str | None, found: Sequence[Path] | None) -> tuple[torch.Tensor, str]:
     if path is None:
         return _joined(library_files(), _library()), f"source of Python {platform.python_version()}"
     place = Path(path)
-    if place.is_dir():
-        files = sorted(file for file in place.rglob("*") if file.is_file())
-        return _joined(files, place), f"{len(files)} files in {path}"
-    return _mapped(place), path
+    if found is None and not place.is_dir():
+        found = [place]
+    if found is None:
+        found = sorted(file for file in place.rglob("*") if file.is_file())
+    if len(found) == 1 and not place.is_dir():
+        return _mapped(found[0]), path
+    return _joined(found, place), f"{len(found)} files in {path}"
+
+
+def fingerprint(text: torch.Tensor) -> str:
+    """A digest of the length of uint8 `text` and of pieces evenly spread over it."""
+    digest = hashlib.blake2b(str(len(text)).encode(), digest_size=16)
+    last = max(0, len(text) - _PIECE_BYTES)
+    for number in range(_PIECES):
+        start = last * number // (_PIECES - 1)
+        digest.update(text[start : start + _PIECE_BYTES].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def library_files() -> list[Path]:
@@ -66,7 +85,7 @@ def _library() -> Path:
     return Path(sysconfig.get_path("stdlib"))
 
 
-def _joined(files: list[Path], root: Path) -> torch.Tensor:
+def _joined(files: Sequence[Path], root: Path) -> torch.Tensor:
     size = sum(file.stat().st_size for file in files)
     if size == 0:
         raise UserError(

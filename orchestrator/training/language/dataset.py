@@ -11,7 +11,7 @@ from orchestrator.errors import UserError
 from orchestrator.training.agreement import together
 from orchestrator.training.batch import Dataset
 from orchestrator.training.language.cache import cache_root, facts_of
-from orchestrator.training.language.corpus import load_corpus
+from orchestrator.training.language.corpus import fingerprint, load_corpus
 from orchestrator.training.language.long_work import done_by_some, gathered
 from orchestrator.training.language.packing import Packing
 from orchestrator.training.language.preparation import PARTS, Prepared, prepared
@@ -49,6 +49,7 @@ def load_text(
     """
     with together(rank):
         found = _stream(options) if _is_stream(options, tokenizer) else None
+    _check_same_stream(found, rank)
     if found is None:
         root = cache_root(options.cache, os.environ)
         builds = _builds(root, rank)
@@ -81,10 +82,26 @@ def _is_stream(options: TextOptions, tokenizer: Tokenizer) -> bool:
 
 
 def _stream(options: TextOptions) -> TextData:
-    path = options.data if isinstance(options.data, str) else None
-    corpus = load_corpus(path, heldout_share=options.heldout_share)
+    path, files = None, None
+    if isinstance(options.data, str):
+        path = options.data
+        files = [Path(source.name) for source in find_sources(path, format=options.format)]
+    corpus = load_corpus(path, files=files, heldout_share=options.heldout_share)
     train, heldout = (Windows(text, options.context) for text in (corpus.train, corpus.heldout))
     return TextData(train, heldout, corpus.source, packed=False)
+
+
+def _check_same_stream(found: TextData | None, rank: Rank) -> None:
+    """Raise UserError on all ranks where one reads another text, or no stream at all: it would
+    train on other samples, and where their number differs, end at another step."""
+    samples = () if found is None else (found.train, found.heldout)
+    everyone = gathered([fingerprint(s.text) for s in samples if isinstance(s, Windows)], rank)
+    for number, other in enumerate(everyone):
+        if other != everyone[0]:
+            raise UserError(
+                f"rank {number} has read other data than rank 0 under the same name",
+                hint="copy the same files to every node, or put them where all nodes see them",
+            )
 
 
 def _builds(root: Path, rank: Rank) -> bool:

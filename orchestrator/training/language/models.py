@@ -16,7 +16,7 @@ from orchestrator.spec.training import Training
 from orchestrator.training.agreement import together
 from orchestrator.training.engines.loading import loading
 from orchestrator.training.language.adapters import add_adapter, continue_adapter, quantization
-from orchestrator.training.language.attention import attention_for
+from orchestrator.training.language.attention import attention_for, keeps_documents_apart
 from orchestrator.training.language.byte_model import NextByte
 from orchestrator.training.language.byte_model_file import ByteModelShape
 from orchestrator.training.language.forms import AdapterForm, ByteForm, DeltaForm, Form, FullForm
@@ -153,6 +153,7 @@ def _transformers_model(
             else load_config(settings.model)
         )
         _check_tokens(config, settings, tokenizer)
+        _check_packing(config, settings, packed=packed)
         quantized = quantization(training.lora, plan) if training.lora else None
         if new and quantized is not None:
             raise UserError(f"{settings.model} has no weights, and only those can be quantized")
@@ -270,6 +271,16 @@ def _check_tokens(config: Any, settings: ModelSettings, tokenizer: Tokenizer) ->
             f"entrypoint.args.context is {settings.context:,} and the model {settings.model} "
             f"reads {longest:,} tokens at most",
             hint="make the context shorter",
+        )
+
+
+def _check_packing(config: Any, settings: ModelSettings, *, packed: bool) -> None:
+    """Documents that read each other would be trained on without a word."""
+    if packed and not keeps_documents_apart(config.get_text_config()):
+        raise UserError(
+            f"samples hold several documents, and {settings.model}, of type {config.model_type}, "
+            "is not known to keep them apart",
+            hint="set entrypoint.args.packed to false",
         )
 
 

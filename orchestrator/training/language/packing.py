@@ -67,18 +67,22 @@ class Packing:
         return Packing(Pieces(starts, lengths), bins)
 
 
-def split(bounds: Ints, share: float) -> tuple[Spans, Spans]:
-    """Documents to train on, and `share` of them (at least one) held out: always the same ones.
+def split(bounds: Ints, share: float, *, divisible: bool = True) -> tuple[Spans, Spans]:
+    """Documents to train on, and `share` of them held out: always the same ones.
 
     Which ones follows from their numbers through a hash, so that data in order of topic or date
-    is not split along it. A single document is cut, and its end held out.
+    is not split along it. Where one document would be more than that share, since they are so few,
+    the longest is cut, and its end held out; unless they are not `divisible`, as conversations are
+    not, and several.
     """
     count = len(bounds) - 1
-    if count == 1:
-        first, last = int(bounds[0]), int(bounds[1])
-        cut = last - max(2, int((last - first) * share))
-        return _spans([first], [cut]), _spans([cut], [last])
-    held = max(1, round(count * share))
+    held = round(count * share) if divisible else max(1, round(count * share))
+    if held == 0 or count == 1:
+        longest = int(np.diff(bounds).argmax())
+        starts, stops = np.array(bounds[:-1]), np.array(bounds[1:])
+        first, last = int(starts[longest]), int(stops[longest])
+        stops[longest] = cut = max(first, last - max(2, int((bounds[-1] - bounds[0]) * share)))
+        return Spans(starts, stops), _spans([cut], [last])
     chosen = np.argsort(_mixed(np.arange(count, dtype=np.uint64)), kind="stable")[:held]
     is_held = np.zeros(count, dtype=np.bool_)
     is_held[chosen] = True

@@ -56,7 +56,7 @@ def prepared(options: TextOptions, tokenizer: Tokenizer, root: Path, go_on: GoOn
     packs = options.packed is not False
     plan = made_once(
         root,
-        key_of(["plan", content, options.context, packs, share]),
+        key_of(["plan 2", content, options.context, packs, share]),
         lambda folder: _plan(folder, options, *stores),
     )
     return Prepared(train.name, heldout.name, plan.name, content)
@@ -105,7 +105,7 @@ def _plan(folder: Path, options: TextOptions, train: TokenStore, heldout: TokenS
     """Lay the samples out in `folder`; gives the number of documents that were cut."""
     spans = whole(train.bounds), whole(heldout.bounds)
     if options.heldout is None:
-        spans = split(train.bounds, options.heldout_share)
+        spans = split(train.bounds, options.heldout_share, divisible=not train.masked)
     longer = {}
     for name, store, documents in zip(PARTS, (train, heldout), spans, strict=True):
         packing, longer[name] = _layout(store, documents, options)

@@ -16,6 +16,7 @@ from orchestrator.training.language.adapters import (
     adapter_config,
     load_adapter,
 )
+from orchestrator.training.language.attention import masked_attention
 from orchestrator.training.language.byte_model_file import SHAPE, load_byte_model
 from orchestrator.training.language.partial import DESCRIPTION, base_of_delta, load_delta
 from orchestrator.training.language.pretrained import has_weights, load_config, pretrained_model
@@ -65,7 +66,7 @@ def _full(name: str, dtype: torch.dtype) -> nn.Module:
     config = load_config(name)
     if not has_weights(name):
         raise UserError(f"the folder {name} has a configuration and no weights")
-    return pretrained_model(name, config, dtype=dtype, attention="sdpa")
+    return pretrained_model(name, config, dtype=dtype, attention=masked_attention(config))
 
 
 def _adapted(folder: Path, base: str, dtype: torch.dtype) -> nn.Module:

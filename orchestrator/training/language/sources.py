@@ -41,7 +41,7 @@ class Source:
         if self.format == "hub":
             return [self.name, self.subset, self.split, _hub_dataset(self)._fingerprint]
         place = Path(self.name).resolve()
-        files = sorted(place.iterdir()) if self.format == "dataset" else [place]
+        files = sorted(place.rglob("*")) if self.format == "dataset" else [place]
         found = [(str(file), file.stat()) for file in files]
         sizes = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in found]
         return [self.format, self.split, self.bad_utf8, sizes]
