@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from peers.task import StepClock, Task
 from torch import nn
 
 from orchestrator.spec.policies import Logging
@@ -22,6 +21,7 @@ from orchestrator.training.metrics import MetricsWriter
 from orchestrator.training.plan import load_plan
 from orchestrator.training.process_group import Rank
 from orchestrator.training.stop import StopVote
+from peers.task import StepClock, Task
 
 
 def train(task: Task, windows: Windows) -> tuple[nn.Module, StepClock]:
