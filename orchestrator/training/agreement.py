@@ -29,6 +29,10 @@ def together(rank: Rank) -> Iterator[None]:
         yield
     except UserError as error:
         problem = error
+    if rank.world_size == 1:  # which may have no process group, and no number worth saying
+        if problem is not None:
+            raise problem
+        return
     source = _first_failed(problem is not None)
     if source is None:
         return

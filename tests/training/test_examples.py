@@ -51,18 +51,33 @@ def test_the_script_knows_nothing_of_ptx(name: str) -> None:
     assert "PTX_" not in text
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SHORT)
-def test_two_ranks_train_one_model(name: str, tmp_path: Path) -> None:
-    """Each rank draws weights and takes samples of its own, so they end equal only together."""
-    ptx = Ptx(tmp_path / "runs")
+# torch 2.13 with gloo ends a few processes in a hundred so, after their last line, in the
+# interpreter's own exit. ptx is right to call that a failure, and nothing in a script prevents it.
+ABORTED = "terminate called without an active exception"
+
+
+def trained(ptx: Ptx, name: str) -> tuple[Path, str]:
+    """The run's folder, and what went wrong, if something did."""
     run = ptx.submit(
         EXAMPLES / f"{name}.yaml",
         *("--set", SHORT[name]),
         *("--set", "resources.gpus_per_node=0"),
     )
     waited = ptx("wait", run.name, "--timeout", "200s", timeout=240)
-    assert waited.returncode == 0, waited.stdout + waited.stderr + ptx.story(run)
+    if waited.returncode == 0:
+        return run, ""
+    return run, waited.stdout + waited.stderr + ptx.story(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHORT)
+def test_two_ranks_train_one_model(name: str, tmp_path: Path) -> None:
+    """Each rank draws weights and takes samples of its own, so they end equal only together."""
+    ptx = Ptx(tmp_path / "runs")
+    run, story = trained(ptx, name)
+    if ABORTED in story:
+        run, story = trained(ptx, name)
+    assert not story, story
     assert [record["exit_code"] for record in exit_records(run)] == [0, 0]
 
     logs = [log.read_text() for log in rank_logs(run)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -142,7 +141,7 @@ def test_samples_that_could_not_be_read_are_counted_over_all_ranks(
 
 def test_steps_that_fp16_overflow_skipped_are_counted(found: dict[str, Found]) -> None:
     records = found["fp16"][0]["records"]
-    finite = [math.isfinite(record["grad_norm"]) for record in records]
+    finite = [record["grad_norm"] is not None for record in records]  # infinite where skipped
     so_far = [finite[: step + 1].count(False) for step in range(len(finite))]
     assert [record["steps_skipped"] for record in records] == so_far
     assert 0 < so_far[-1] < len(finite)
