@@ -46,7 +46,9 @@ class Place:
         )
         self.launching = self.node_dir / "launching"
         """Made by launch.sh just before it becomes the launcher."""
-        self.mark = f"{self.run_id}:{self.attempt}:{self.node_rank}"
+        self.mark = f"{self.run_id}:{self.attempt}:{self.node_rank}:{self.run_dir}"
+        """On every process of this attempt on this node. With the folder: two clusters may give
+        out one job id, and an agent that ended would take the other run's ranks for its strays."""
         self.shared = bool(plan["group_shared"])
         self.file_mode = 0o660 if self.shared else 0o600
 

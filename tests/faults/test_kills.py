@@ -202,11 +202,13 @@ def test_the_agent_ends_with_the_supervisor(make: Make) -> None:
     assert run.ended()["reason"] == "terminated"
 
 
-def test_another_run_and_a_bystander_are_left_alone(make: Make) -> None:
-    other = make(PLAIN).start()
+@pytest.mark.parametrize("run_id", [{}, {"run_id": "x-12"}], ids=["other id", "same id"])
+def test_another_run_and_a_bystander_are_left_alone(make: Make, run_id: dict[str, str]) -> None:
+    # Two clusters give out one job id: the runs' folders tell such runs apart.
+    run = make(PLAIN, **run_id).start()
+    other = make(PLAIN, **run_id).start()  # the younger: an agent looks at no older process
     other.until_ready()
     before = other.marked()
-    run = make(PLAIN).start()
     run.until_ready()
     os.kill(agent_of(run), signal.SIGTERM)
     run.wait()

@@ -39,8 +39,9 @@ class NodeRun:
     def __init__(
         self, root: Path, rank: str, launch: str | None = None, ranks: int = 2, **plan: Any
     ) -> None:
-        self.run_id = f"test-{os.getpid()}-{time.monotonic_ns()}"
-        self.root = root / self.run_id
+        folder = f"test-{os.getpid()}-{time.monotonic_ns()}"
+        self.run_id = plan.get("run_id", folder)
+        self.root = root / folder
         self.bundle = self.root / "bundle"
         self.bundle.mkdir(parents=True)
         self.plan = {
@@ -62,7 +63,7 @@ class NodeRun:
         (self.bundle / "agent.pyz").write_bytes(agent_archive())
         (self.bundle / "launch.sh").write_text(bash_launcher(ranks) if launch is None else launch)
         (self.bundle / "rank.py").write_text(rank)
-        self.mark = f"{self.run_id}:0:0"
+        self.mark = f"{self.run_id}:0:0:{self.root}"
         self.node = self.root / "attempts/000/node-0000"
         self.agent: subprocess.Popen[str] | None = None
 
