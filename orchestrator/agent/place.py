@@ -26,6 +26,15 @@ def read_plan(path: Path) -> dict[str, Any]:
     return dict(plan)
 
 
+def mark_of(run_dir: Path, run_id: str, attempt: int, node_rank: int) -> str:
+    """What every process of this attempt on this node bears in its environment.
+
+    With the folder: two clusters may give out one job id, and an agent that ended would take the
+    other run's ranks for its strays.
+    """
+    return f"{run_id}:{attempt}:{node_rank}:{run_dir}"
+
+
 class Place:
     """Attempt and node rank from the scheduler's environment, and the paths they name."""
 
@@ -46,9 +55,7 @@ class Place:
         )
         self.launching = self.node_dir / "launching"
         """Made by launch.sh just before it becomes the launcher."""
-        self.mark = f"{self.run_id}:{self.attempt}:{self.node_rank}:{self.run_dir}"
-        """On every process of this attempt on this node. With the folder: two clusters may give
-        out one job id, and an agent that ended would take the other run's ranks for its strays."""
+        self.mark = mark_of(self.run_dir, self.run_id, self.attempt, self.node_rank)
         self.shared = bool(plan["group_shared"])
         self.file_mode = 0o660 if self.shared else 0o600
 

@@ -81,7 +81,7 @@ class Local:
         else:
             from orchestrator.schedulers.supervisor import end_leftovers
 
-            end_leftovers(layout.run_id, Plan.grace_seconds)
+            end_leftovers(layout, Plan.grace_seconds)
 
     def find(self, run_id: str) -> str | None:
         """Among this user's processes here: a supervisor's last argument is its run folder."""

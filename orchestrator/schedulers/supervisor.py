@@ -21,6 +21,7 @@ from typing import Any
 
 from orchestrator.agent.ending import Ending
 from orchestrator.agent.linux import become_subreaper
+from orchestrator.agent.place import mark_of
 from orchestrator.agent.processes import Process, bearers, descendants, process_table
 from orchestrator.devices.gpu import Device
 from orchestrator.devices.nvml import inventory
@@ -177,7 +178,7 @@ class Run:
             self._signals.pause(min(REFRESH_SECONDS, deadline - now))
             lease.refresh()
         # The agent leaves nothing when it ends; one that was killed could not see to that.
-        end_leftovers(self._layout.run_id, self._plan["grace_seconds"], below=os.getpid())
+        end_leftovers(self._layout, self._plan["grace_seconds"], below=os.getpid())
         return os.waitstatus_to_exitcode(status)
 
     def _start_agent(self, lease: Lease) -> int:
@@ -200,10 +201,10 @@ class Run:
         )
 
 
-def end_leftovers(run_id: str, grace: float, *, below: int = 0) -> None:
+def end_leftovers(layout: RunLayout, grace: float, *, below: int = 0) -> None:
     """End whatever bears the run's mark on this machine, and all descendants of `below`:
     SIGTERM, and after `grace` seconds SIGKILL. Returns when nothing is left."""
-    mark = f"{run_id}:{ATTEMPT}:{NODE}"
+    mark = mark_of(layout.root, layout.run_id, ATTEMPT, NODE)
 
     def left() -> list[Process]:
         table = process_table()

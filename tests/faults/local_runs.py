@@ -75,10 +75,11 @@ class LocalRun:
             environment = (entry / "environ").read_bytes().split(b"\0")
         except OSError:
             return False
-        mark = f"PTX_MARK={self.layout.run_id}:".encode()
-        return any(item.startswith(mark) for item in environment) or str(
-            self.layout.root
-        ) in _command(entry)
+        # By the folder, too: another test of this file may have a run of the same id.
+        root = str(self.layout.root)
+        begin, end = f"PTX_MARK={self.layout.run_id}:".encode(), f":{root}".encode()
+        marked = any(item.startswith(begin) and item.endswith(end) for item in environment)
+        return marked or root in _command(entry)
 
     def end(self) -> None:
         for pid in self.processes():

@@ -76,12 +76,15 @@ def test_an_agent_that_hangs_does_not_stop_cancel(run: LocalRun) -> None:
 def test_cancel_ends_what_is_left_when_supervisor_and_agent_were_both_killed(
     run: LocalRun,
 ) -> None:
+    def left() -> list[str]:
+        return [line for line in strays(run).values() if "stray-session" in line]
+
     agent = run.await_event("node_started").integer("pid")
+    until(left, "the stray's start", lambda: str(strays(run)))
     os.kill(agent, signal.SIGSTOP)  # so that it cannot react to the death of the supervisor
     for pid in (run.supervisor, agent):
         os.kill(pid, signal.SIGKILL)
     time.sleep(0.5)
-    left = [line for line in strays(run).values() if "stray-session" in line]
-    assert left, "the kills were meant to leave something"
+    assert left(), "the kills were meant to leave something"
     run.cancel()
-    assert not [line for line in strays(run).values() if "stray-session" in line]
+    assert not left()

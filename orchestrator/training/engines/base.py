@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
 from orchestrator.training.batch import Batch
+from orchestrator.training.checkpoint.pieces import Piece
 from orchestrator.training.flops import ModelShape
 
 
@@ -66,6 +68,28 @@ class Engine(ABC):
         Names and shapes are those of the objective's `model` before it was wrapped, so its
         `state_dict` on one process. Gathers one tensor (or layer) at a time.
         """
+
+    def pieces(self) -> list[Piece]:
+        """What this rank holds of all that training changes: trained parameters, kept buffers, and
+        the optimizer's tensors, which are made where there are none yet.
+
+        The tensors are the living ones: copied at once, or written into by `restore`. Names are
+        those of the objective's `model` before it was wrapped, the same under every engine.
+        """
+        raise NotImplementedError
+
+    def scalars(self) -> dict[str, Any]:
+        """What goes with the pieces and is one number for all ranks: the optimizer's count of
+        steps, the loss scale. JSON values."""
+        raise NotImplementedError
+
+    def restore(self, fill: Callable[[Piece], None], scalars: Mapping[str, Any]) -> None:
+        """Take over a state that any engine on any number of ranks has saved.
+
+        `fill` writes the saved values into a piece's tensor; it raises where the checkpoint has
+        none. Afterwards training goes on as if it had never stopped.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def describe(self) -> str:
