@@ -2,8 +2,8 @@
 
 Usage: lm_ranks.py OUT CASES, where CASES is a JSON object of cases by name; a case is
 `{"settings": {...}, "training": {...}, "strategy": {...}}`, all optional. Leaves OUT/NAME, the
-exported model, and in OUT/heldout.json each model's loss on the held-out text as the ranks have
-it.
+exported model, in OUT/heldout.json each model's loss on the held-out text as the ranks have it, and
+in OUT/NAME.logits their logits for the first sample of it.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ def trained(plan: TrainingPlan, rank: Rank, case: dict[str, Any], folder: Path) 
     with StopVote() as stop:
         Trainer(engine, data, plan, rank, layout).fit(STEPS, None, stop)
     loss = evaluate(engine, heldout, layout, micro_batch=2)
+    _, logits = engine.evaluate(heldout.take([0]), want_logits=True)
+    if logits is not None and layout.data_rank == 0:
+        torch.save(logits.cpu(), folder.with_suffix(".logits"))
     state = engine.state(language.form.names.__contains__)
     if rank.is_main:
         export(language.form, state, folder, tokenizer=BYTES, step=STEPS)

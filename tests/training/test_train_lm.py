@@ -78,10 +78,14 @@ def exported(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def heldout() -> Windows:
+    text = torch.tensor(list(Path(lm_ranks.__file__).read_bytes()), dtype=torch.uint8)
+    return Windows(text[1000:1300], 32)
+
+
 def heldout_loss(folder: Path) -> float:
     """Of a saved model, on one process, read by whoever reads it."""
-    text = torch.tensor(list(Path(lm_ranks.__file__).read_bytes()), dtype=torch.uint8)
-    windows = Windows(text[1000:1300], 32)
+    windows = heldout()
     batch = windows.take(range(len(windows)))
     model = load_saved(str(folder)).model
     with torch.no_grad():
@@ -95,6 +99,24 @@ def test_a_saved_model_has_the_heldout_loss_of_the_trained_one(exported: Path, n
     trained = json.loads((exported / "heldout.json").read_text())[name]
     rounding = 2e-3 if "bf16" in name else 1e-5  # it is read back in fp32
     assert heldout_loss(exported / name) == pytest.approx(trained, abs=rounding)
+
+
+@pytest.mark.parametrize("name", ["zero 3 adapter", "fsdp adapter"])
+def test_plain_peft_gives_the_logits_that_the_ranks_had(
+    base: Path, exported: Path, name: str
+) -> None:
+    """With nothing but transformers and peft."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base).eval()
+    tokens = heldout().take([0]).inputs["tokens"]
+    trained = torch.load(exported / f"{name}.logits", weights_only=True)
+    with torch.no_grad():
+        untrained = model(tokens).logits
+        found = PeftModel.from_pretrained(model, str(exported / name))(tokens).logits
+    torch.testing.assert_close(found, trained, rtol=1e-5, atol=1e-5)
+    assert (found - untrained).abs().max() > 0.01
 
 
 def test_the_forms_are_the_ones_that_others_read(exported: Path) -> None:
