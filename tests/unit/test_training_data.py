@@ -139,5 +139,5 @@ def test_targets_are_the_inputs_one_byte_later() -> None:
 
 def test_text_shorter_than_a_window_is_refused() -> None:
     assert len(Windows(torch.zeros(9, dtype=torch.uint8), 8)) == 1
-    with pytest.raises(UserError, match="do not fill one window of 8"):
-        Windows(torch.zeros(8, dtype=torch.uint8), 8)
+    with pytest.raises(UserError, match=r"a\.txt has 8 bytes, .* fill one window of 8"):
+        Windows(torch.zeros(8, dtype=torch.uint8), 8, name="a.txt")

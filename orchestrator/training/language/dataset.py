@@ -87,7 +87,9 @@ def _stream(options: TextOptions) -> TextData:
         path = options.data
         files = [Path(source.name) for source in find_sources(path, format=options.format)]
     corpus = load_corpus(path, files=files, heldout_share=options.heldout_share)
-    train, heldout = (Windows(text, options.context) for text in (corpus.train, corpus.heldout))
+    whole = named(options.data)
+    train = Windows(corpus.train, options.context, name=f"{whole}, without what is held out,")
+    heldout = Windows(corpus.heldout, options.context, name=f"what is held out of {whole}")
     return TextData(train, heldout, corpus.source, packed=False)
 
 

@@ -16,15 +16,16 @@ class Windows:
 
     uniform = True
 
-    def __init__(self, text: torch.Tensor, context: int) -> None:
-        """`text`: uint8 (bytes,). Raises UserError where it is shorter than one window."""
+    def __init__(self, text: torch.Tensor, context: int, *, name: str = "the text") -> None:
+        """`text`: uint8 (bytes,). Raises UserError, with `name`, where it is shorter than one
+        window."""
         self.text = text
         self.context = context
         self.tokens_per_sample = context
         self._count = (len(text) - 1) // context
         if self._count < 1:
             raise UserError(
-                f"{len(text):,} bytes of text do not fill one window of {context} + 1",
+                f"{name} has {len(text):,} bytes, which do not fill one window of {context} + 1",
                 hint="give more text with --data, or a smaller --context",
             )
 
