@@ -7,6 +7,7 @@
 import math
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from orchestrator.errors import UserError
 from orchestrator.training.agreement import together
 from orchestrator.training.args import parse_args
+from orchestrator.training.checkpoint.checkpoints import Checkpoints
+from orchestrator.training.checkpoint.description import describe_model
 from orchestrator.training.engines import build_engine
 from orchestrator.training.entrypoint import STOPPED, run
 from orchestrator.training.evaluation import evaluate
@@ -23,6 +26,7 @@ from orchestrator.training.language.dataset import load_text
 from orchestrator.training.language.export import export
 from orchestrator.training.language.generation import sampled_text
 from orchestrator.training.language.models import build_language_model, tokenizer_of
+from orchestrator.training.language.saved_tokenizer import save_tokenizer
 from orchestrator.training.language.text_options import TextOptions
 from orchestrator.training.language.tokenizers import load_tokenizer
 from orchestrator.training.layout import layout_of
@@ -123,11 +127,10 @@ def main(argv: Sequence[str]) -> int:
             tokenizer = load_tokenizer(tokenizer_of(args, args.tokenizer))
         data = load_text(text_options(args), tokenizer, rank, step_samples=plan.global_batch)
         language = build_language_model(args, plan, rank, tokenizer, packed=data.packed)
+        describe_model(language.form, plan, rank, beside=partial(save_tokenizer, tokenizer))
         engine = build_engine(language.objective, plan, rank, layout)
 
-        steps = args.steps or DEFAULT_STEPS
-        if args.epochs is not None:
-            steps = math.ceil(args.epochs * len(data.train) / plan.global_batch)
+        samples = None if args.epochs is None else math.ceil(args.epochs * len(data.train))
         if rank.is_main:
             say(f"data: {data.source}")
             say(f"model: {language}, {engine.describe()} on {rank.device.type}")
@@ -150,13 +153,15 @@ def main(argv: Sequence[str]) -> int:
         # Ranks that share a model drop the same activations, the others different ones.
         torch.manual_seed(plan.training.seed + layout.data_rank)
         trainer = Trainer(engine, data.train, plan, rank, layout)
-        with MetricsWriter.of(plan, rank) as writer, StopVote() as stop:
-            outcome = trainer.fit(steps, writer, stop, evaluate=heldout_loss)
+        with (
+            MetricsWriter.of(plan, rank) as writer,
+            StopVote.of(rank) as stop,
+            Checkpoints(engine, plan, rank, layout) as checkpoints,
+        ):
+            steps = args.steps or DEFAULT_STEPS
+            outcome = trainer.fit(steps, writer, stop, heldout_loss, checkpoints, samples=samples)
         if outcome.stopped:
-            warn(
-                f"rank {rank.rank}: stopped by SIGTERM after step {outcome.steps_done} of {steps}; "
-                "no checkpoint was written"
-            )
+            warn(f"rank {rank.rank}: {outcome.story}")
             return STOPPED
 
         if outcome.ended == "early" and rank.is_main:
@@ -189,6 +194,7 @@ def main(argv: Sequence[str]) -> int:
                 f"held-out loss {outcome.eval_loss:.4f} nats/{engine.unit}, "
                 f"{outcome.tokens_per_s:,.0f} tokens/s"
             )
+        outcome.check_saved()
     return 0
 
 

@@ -6,7 +6,7 @@ Nothing is written here, and no scheduler is asked.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,24 +95,45 @@ def find_spec(text: str) -> tuple[Path, bool]:
 
 def prepare(path: Path, choices: Choices, root: Path, run_id: str | None = None) -> Prepared:
     """Load, check, plan and render. Raises UserError, SpecError with all that is wrong."""
+    from orchestrator.spec.loader import load
+
+    loaded = load(path, choices.overrides())
+    run_id = _checked_id(run_id) if run_id else new_run_id(loaded.spec.name)
+    return assemble(loaded, run_id, root / run_id)
+
+
+def assemble(
+    loaded: LoadedSpec,
+    run_id: str,
+    run_dir: Path,
+    *,
+    workdir: Path | None = None,
+    resume_from: dict[str, int] | None = None,
+) -> Prepared:
+    """Plan and render a loaded spec. Raises UserError, SpecError.
+
+    `workdir` is where the ranks work that the spec gives no place, by default the current folder;
+    `resume_from` is the plan's.
+    """
     from orchestrator.agent.archive import agent_archive
     from orchestrator.plan.planner import plan as make_plan
     from orchestrator.render.renderer import render
     from orchestrator.schedulers.registry import get
     from orchestrator.spec.effects import not_yet
-    from orchestrator.spec.loader import load
 
-    loaded = load(path, choices.overrides())
     scheduler = get(loaded.spec.scheduler)
     target = scheduler.target(loaded.spec)
+    if workdir is not None:
+        target = replace(target, workdir=workdir)
     _refuse_findings(loaded, target)
-    run_id = _checked_id(run_id) if run_id else new_run_id(loaded.spec.name)
-    plan = make_plan(loaded.spec, path, target, run_id, root / run_id, loaded.boolean_args)
+    plan = make_plan(
+        loaded.spec, loaded.path, target, run_id, run_dir, loaded.boolean_args, resume_from
+    )
     bundle = render(
         loaded.spec,
         plan,
         scheduler.render(loaded.spec, plan),
-        scheduler.submit_argv(RunLayout(root / run_id)),
+        scheduler.submit_argv(RunLayout(run_dir)),
         agent_archive(),
         resolved_yaml(loaded),
     )

@@ -30,8 +30,8 @@ def submit(prepared: Prepared, environ: Mapping[str, str] = os.environ) -> str:
     The intent stands in the folder before the scheduler is called: whatever happens to this
     process after that, the next command finds out what became of the job.
     """
-    _refuse_loss(prepared.effects)
-    secrets = _secret_values(prepared.loaded.spec.secrets, environ)
+    refuse_loss(prepared.effects)
+    secrets = secret_values(prepared.loaded.spec.secrets, environ)
     prepared.scheduler.check()
     layout = create_run(
         _record(prepared),
@@ -42,20 +42,32 @@ def submit(prepared: Prepared, environ: Mapping[str, str] = os.environ) -> str:
     )
     events = ClientEvents(layout)
     events.append("intent", scheduler=prepared.plan.scheduler, **vars(this_process()))
-    _register(layout)
+    register_run(layout)
+    return hand_over(prepared, layout, secrets, events)
+
+
+def hand_over(
+    prepared: Prepared,
+    layout: RunLayout,
+    secrets: Mapping[str, str],
+    events: ClientEvents,
+    **which: int,
+) -> str:
+    """Give the bundle, which is written, to the scheduler, and record what became of it; `which`
+    goes into the events. Returns the job id."""
     try:
         with withheld(secrets):  # SLURM keeps a job's environment in its spool and its database
             job_id = prepared.scheduler.submit(prepared.bundle, layout)
     except SchedulerUnreachable:
         raise  # it may have the job all the same: the next command looks for it
     except UserError as error:
-        events.append("submit_failed", message=error.message)
+        events.append("submit_failed", message=error.message, **which)
         raise
-    events.append("submitted", job_id=job_id)
+    events.append("submitted", job_id=job_id, **which)
     return job_id
 
 
-def _refuse_loss(effects: Effects) -> None:
+def refuse_loss(effects: Effects) -> None:
     """Stop where somebody relies on something that does not happen yet."""
     if effects.loses_work:
         raise UserError(
@@ -64,7 +76,7 @@ def _refuse_loss(effects: Effects) -> None:
         )
 
 
-def _secret_values(names: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+def secret_values(names: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
     missing = [name for name in names if name not in environ]
     if missing:
         raise UserError(
@@ -95,7 +107,7 @@ def _record(prepared: Prepared) -> RunRecord:
     )
 
 
-def _register(layout: RunLayout) -> None:
+def register_run(layout: RunLayout) -> None:
     """Without its row a run is still found by its path and in its root."""
     with contextlib.suppress(OSError):
         register(layout)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from orchestrator.checkpoints.manifest import Manifest
-from orchestrator.checkpoints.names import MANIFEST, StepFolder, step_folders
+from orchestrator.checkpoints.names import MANIFEST, StepFolder, eligible, step_folders
 from orchestrator.errors import UserError
 from orchestrator.runs.files import make_folder, replace, sync_folder
 
@@ -25,7 +27,9 @@ def begin(folder: StepFolder, *, mode: int = 0o700) -> None:
     Raises FileExistsError where the step is committed already.
     """
     root = folder.path.parent
-    root.mkdir(mode=mode, parents=True, exist_ok=True)
+    if not root.exists():
+        root.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(root, mode)
     if folder.committed:
         raise FileExistsError(folder.path)
     if folder.path.exists():
@@ -81,17 +85,37 @@ def superfluous(
 
 
 def remove(folder: StepFolder) -> None:
-    """Delete a checkpoint, its mark first: half deleted it must not look complete."""
-    (folder.path / MANIFEST).unlink(missing_ok=True)
-    sync_folder(folder.path)
-    shutil.rmtree(folder.path)
+    """Delete a checkpoint, its mark first: half deleted it must not look complete.
+
+    A run and a person may prune at the same time: what is gone already is no error.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        (folder.path / MANIFEST).unlink(missing_ok=True)
+        sync_folder(folder.path)
+    shutil.rmtree(folder.path, onerror=_unless_gone)
+
+
+def _unless_gone(_function: object, _path: object, raised: tuple[Any, BaseException, Any]) -> None:
+    if not isinstance(raised[1], FileNotFoundError):
+        raise raised[1]
 
 
 def prune(
-    root: Path, *, keep_last: int, keep_every: int | None = None, best: int | None = None
+    root: Path,
+    *,
+    keep_last: int,
+    keep_every: int | None = None,
+    best: int | None = None,
+    resume_from: Mapping[str, int] | None = None,
+    newest: StepFolder | None = None,
 ) -> list[StepFolder]:
-    """Delete what is superfluous under `root`, and say what that was. Raises OSError."""
-    gone = superfluous(step_folders(root), keep_last=keep_last, keep_every=keep_every, best=best)
+    """Delete what is superfluous under `root`, and say what that was. Raises OSError.
+
+    What `resume_from` has made another history stays, and does not count. Nor does what lies beyond
+    `newest`, the one just committed: a run that is not there yet could not load it.
+    """
+    folders = [f for f in eligible(step_folders(root), resume_from) if not newest or f <= newest]
+    gone = superfluous(folders, keep_last=keep_last, keep_every=keep_every, best=best)
     for folder in gone:
         remove(folder)
     return gone

@@ -17,6 +17,7 @@ MANIFEST_VERSION = 1
 class DamagedCheckpoint(UserError):
     """A checkpoint that cannot be loaded; names the file."""
 
+    exit_code = 1
     code = "damaged-checkpoint"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,3 +41,18 @@ def step_folders(root: Path) -> list[StepFolder]:
 def committed_folders(root: Path) -> list[StepFolder]:
     """Those with a manifest, oldest first."""
     return [folder for folder in step_folders(root) if folder.committed]
+
+
+def eligible(
+    folders: Sequence[StepFolder], resume_from: Mapping[str, int] | None
+) -> list[StepFolder]:
+    """Those of `folders` that a start may continue from, in the same order.
+
+    `resume_from` is the plan's: None, or {"step": N, "attempt": K} where a person went back to
+    step N with attempt K. What earlier attempts did beyond N is then another history: it stays on
+    disk, and nobody continues from it. Raises KeyError where one of the two is missing.
+    """
+    if resume_from is None:
+        return list(folders)
+    step, attempt = resume_from["step"], resume_from["attempt"]
+    return [folder for folder in folders if folder.attempt >= attempt or folder.step <= step]

@@ -80,14 +80,34 @@ def runs(region: Region, shape: Shape) -> Iterator[tuple[int, int, int]]:
         return
     if not region.numel:
         return
-    strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
-    length = region.lengths[-1]
+    cut = _last_cut(region.lengths, shape)
+    behind = math.prod(shape[cut + 1 :])
+    strides = [math.prod(shape[i + 1 :]) for i in range(cut)]
+    length = region.lengths[cut] * behind
     for row in range(region.numel // length):
-        rest, start = row, region.offsets[-1]
-        for i in range(len(shape) - 2, -1, -1):
+        rest, start = row, region.offsets[cut] * behind
+        for i in range(cut - 1, -1, -1):
             rest, index = divmod(rest, region.lengths[i])
             start += (region.offsets[i] + index) * strides[i]
         yield start, row * length, length
+
+
+def _last_cut(lengths: Shape, shape: Shape) -> int:
+    """The last dimension that a block has only a part of; behind it rows lie end to end."""
+    cut = len(shape) - 1
+    while cut and lengths[cut] == shape[cut]:
+        cut -= 1
+    return cut
+
+
+def fits(region: Region, shape: Shape) -> bool:
+    """Whether there are such elements in a tensor of this shape."""
+    if isinstance(region, Span):
+        return 0 <= region.start <= region.stop <= math.prod(shape)
+    return len(region.offsets) == len(shape) > 0 and all(
+        start >= 0 and length >= 0 and start + length <= size
+        for start, length, size in zip(region.offsets, region.lengths, shape, strict=True)
+    )
 
 
 def overlap(wanted: Region, held: Region, shape: Shape) -> Iterator[tuple[int, int, int]]:

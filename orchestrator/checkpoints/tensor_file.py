@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,21 @@ def write_tensors(
     path: Path, tensors: Mapping[str, Held], metadata: Mapping[str, str], *, mode: int = 0o600
 ) -> FileEntry:
     """Create `path` durably, and return its size and hash. Raises FileExistsError, OSError."""
+    sizes = {name: (held.dtype, held.shape, held.data.nbytes) for name, held in tensors.items()}
+    blocks = (held.data for held in tensors.values())
+    return write_blocks(path, header(sizes, metadata), blocks, mode=mode)
+
+
+def write_blocks(
+    path: Path, head: bytes, blocks: Iterable[memoryview], *, mode: int = 0o600
+) -> FileEntry:
+    """The same with each tensor's bytes made when their turn has come, as `header` has them."""
     digest = hashlib.sha256()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor, not a path
         os.fchmod(descriptor, mode)
         size = 0
-        header = memoryview(_header(tensors, metadata))
-        for block in (header, *(held.data for held in tensors.values())):
+        for block in chain((memoryview(head),), blocks):
             view = block.cast("B")
             for start in range(0, len(view), _CHUNK):
                 chunk = view[start : start + _CHUNK]
@@ -57,12 +66,15 @@ def _write_all(descriptor: int, chunk: memoryview) -> None:
         chunk = chunk[os.write(descriptor, chunk) :]
 
 
-def _header(tensors: Mapping[str, Held], metadata: Mapping[str, str]) -> bytes:
+def header(
+    sizes: Mapping[str, tuple[str, tuple[int, ...], int]], metadata: Mapping[str, str]
+) -> bytes:
+    """What stands before the data: of each tensor its dtype, shape and number of bytes."""
     fields: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
-    for name, held in tensors.items():
-        start, end = end, end + held.data.nbytes
-        fields[name] = {"dtype": held.dtype, "shape": held.shape, "data_offsets": [start, end]}
+    for name, (dtype, shape, count) in sizes.items():
+        start, end = end, end + count
+        fields[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(fields, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # readers map the data, which wants an aligned start
     return len(text).to_bytes(8, "little") + text

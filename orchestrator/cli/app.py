@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -11,15 +12,19 @@ from typer.core import TyperCommand, TyperGroup
 COMMANDS = {
     "submit": "Submit a spec: start it here, or hand it to SLURM.",
     "status": "Show all runs in a table, or everything about one.",
+    "why": "Say why a run failed or waits, and what to do.",
     "logs": "Show what the ranks print, merged in time order.",
     "wait": "Wait until a run has ended; exit with 0 if it completed.",
     "cancel": "Cancel runs.",
+    "resume": "Start a run that has ended again, from its checkpoints.",
+    "checkpoints": "List, verify, convert, export and prune a run's checkpoints.",
     "validate": "Check specs and show every error at once.",
     "render": "Print or write everything that a spec would run.",
     "gpus": "Show this machine's GPUs and who holds which.",
     "schema": "Print the JSON Schema of the spec.",
 }
-"""Name -> one line of help. `orchestrator/cli/NAME.py` holds the function NAME."""
+"""Name -> one line of help. `orchestrator/cli/NAME.py` holds the function NAME, or a table VERBS of
+commands below it."""
 
 # Typer's markup and tracebacks would import rich, which costs more than all of `ptx --help`.
 _PLAIN: dict[str, Any] = {
@@ -38,10 +43,16 @@ class LazyGroup(TyperGroup):
 
 
 def load(name: str) -> Any:
-    """The command itself, with its options."""
-    function = getattr(import_module(f"orchestrator.cli.{name}"), name)
+    """The command itself, with its options; for one with verbs, the group of them."""
+    module = import_module(f"orchestrator.cli.{name}")
+    verbs: dict[str, tuple[Callable[..., Any], str]] = getattr(module, "VERBS", {})
     single = typer.Typer(**_PLAIN)
-    single.command(name)(function)
+    for verb, (function, line) in verbs.items():
+        single.command(verb, short_help=line)(function)
+    if verbs:
+        single.callback()(getattr(module, name))
+    else:
+        single.command(name)(getattr(module, name))
     return typer.main.get_command(single)
 
 

@@ -173,10 +173,10 @@ def _show(layout: RunLayout, wanted: _Wanted) -> int:
 def _follow(layout: RunLayout, wanted: _Wanted) -> int:
     from orchestrator.logs.follow import Follower
     from orchestrator.logs.watch import Watch
-    from orchestrator.runs.records import read_record
+    from orchestrator.runs.records import read_plan
 
-    record = read_record(layout)
-    select(layout, wanted.selection, record.world_size if record else 0)
+    world_size = read_plan(layout).get("world_size")  # as of the newest submission
+    select(layout, wanted.selection, world_size if isinstance(world_size, int) else 0)
     watch = Watch(layout)
     follower = Follower(layout, wanted.selection, start=wanted.start)
     lines = wanted.lines(follower.logs)

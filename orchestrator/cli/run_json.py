@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+from orchestrator.runs.attempts import Attempt, history, restarts, resumed
+from orchestrator.runs.goodput import Goodput, goodput, reports
 from orchestrator.runs.observe import Observed
-from orchestrator.runs.records import read_last_metrics
+from orchestrator.runs.records import read_last_metrics, read_metrics
 from orchestrator.runs.state import Failure, NodeState
 
 
@@ -24,7 +27,7 @@ def run_summary(run: Observed) -> dict[str, Any]:
         "scheduler": record.scheduler,
         "launcher": record.launcher,
         "job_id": state.job_id,
-        "attempt": state.attempt,
+        "attempt": newest_attempt(run),
         "nodes": record.nodes,
         "procs_per_node": record.procs_per_node,
         "world_size": record.world_size,
@@ -42,6 +45,10 @@ def run_details(run: Observed) -> dict[str, Any]:
         "host": record.host,
         "spec_path": record.spec_path,
         "attempts": list(state.attempts),
+        "history": [_attempt(attempt) for attempt in history(run.events)],
+        "restarts": restarts(run.events),
+        "resumed": len(resumed(run.events)),
+        "goodput": _goodput(run_goodput(run, time.time())),
         "node_states": [_node(node) for node in state.nodes],
         "first_failure": _failure(state.failure),
         "files": {
@@ -53,12 +60,55 @@ def run_details(run: Observed) -> dict[str, Any]:
     }
 
 
-def _metrics(run: Observed) -> dict[str, Any] | None:
-    """The last record of the newest attempt."""
-    if run.state.attempt is None:
+def newest_attempt(run: Observed) -> int | None:
+    """That has begun; a resumed run that still waits has those of before."""
+    return max(run.state.attempts, default=None)
+
+
+def run_goodput(run: Observed, now: float) -> Goodput | None:
+    """None where nothing was measured. `now` in epoch seconds."""
+    attempts = history(run.events)
+    if not attempts:
         return None
-    metrics = read_last_metrics(run.layout, run.state.attempt)
-    return None if metrics is None else {k: v for k, v in metrics.items() if k != "v"}
+    end = run.state.ended if run.state.final and run.state.ended is not None else now
+    measured = [reports(read_metrics(run.layout, attempt.number)) for attempt in attempts]
+    if not any(measured):
+        return None
+    return goodput(measured, end - attempts[0].started)
+
+
+def _metrics(run: Observed) -> dict[str, Any] | None:
+    """The last record of the newest attempt that left one."""
+    for attempt in reversed(run.state.attempts):
+        metrics = read_last_metrics(run.layout, attempt)
+        if metrics is not None:
+            return {k: v for k, v in metrics.items() if k != "v"}
+    return None
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "attempt": attempt.number,
+        "started": attempt.started,
+        "ended": attempt.ended,
+        "class": attempt.end_class,
+        "message": attempt.message or None,
+        "retry": attempt.retry,
+        "counted": attempt.counted,
+        "where": attempt.where,
+    }
+
+
+def _goodput(found: Goodput | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "effective_training_time_ratio": found.ratio,
+        "kept_seconds": found.kept_seconds,
+        "wall_seconds": found.wall_seconds,
+        "kept_steps": found.kept_steps,
+        "lost_steps": found.lost_steps,
+    }
 
 
 def _node(node: NodeState) -> dict[str, Any]:

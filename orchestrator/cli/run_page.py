@@ -6,10 +6,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.cli.attempt_table import attempt_table, goodput_words, restart_words
 from orchestrator.cli.last_words import last_words
 from orchestrator.cli.output import duration, paint, paint_state, size, table
 from orchestrator.cli.progress import rate
+from orchestrator.cli.run_json import run_goodput
 from orchestrator.cli.run_table import number, step
+from orchestrator.runs.attempts import history, restarts, resumed
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.observe import Observed
 from orchestrator.runs.state import NodeState, State
@@ -21,7 +24,14 @@ SHOWN_RANKS = 16
 
 def run_page(run: Observed, metrics: Mapping[str, Any] | None, now: float) -> str:
     """`metrics` is the last record of the newest attempt."""
-    blocks = [_head(run, metrics, now), _nodes(run, now), _ranks(run), last_words(run), _files(run)]
+    blocks = [
+        _head(run, metrics, now),
+        attempt_table(history(run.events), resumed(run.events), now),
+        _nodes(run, now),
+        _ranks(run),
+        last_words(run),
+        _files(run),
+    ]
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -36,10 +46,14 @@ def _head(run: Observed, metrics: Mapping[str, Any] | None, now: float) -> str:
         ("size", _size(record.nodes, record.procs_per_node)),
         ("time", _times(run, now)),
     ]
-    if state.attempt:
-        lines.append(("attempt", f"{state.attempt} (started {len(state.attempts)} times)"))
+    if len(state.attempts) > 1:
+        words = restart_words(restarts(run.events), len(resumed(run.events)))
+        lines.append(("attempts", f"{len(state.attempts)}: {words}"))
     if metrics is not None:
         lines.append(("progress", _progress(metrics, now)))
+    kept = run_goodput(run, now)
+    if kept is not None:
+        lines.append(("training", goodput_words(kept)))
     return "\n".join(f"{paint(label.ljust(9), 'dim')} {text}" for label, text in lines if text)
 
 
@@ -55,7 +69,10 @@ def _times(run: Observed, now: float) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(created))
     parts = [f"submitted {when} ({duration(now - created)} ago)"]
     if state.started is not None:
-        parts.append(f"started after {duration(state.started - created)}")
+        first = min((attempt.started for attempt in history(run.events)), default=state.started)
+        parts.append(f"started after {duration(first - created)}")
+        if len(state.attempts) > 1:
+            return ", ".join(parts)  # the attempts have a table of their own
         if state.ended is not None:
             parts.append(f"ran {duration(state.ended - state.started)}")
         elif state.state is State.RUNNING:

@@ -104,6 +104,22 @@ def _tell_troubles(troubles: tuple[str, ...]) -> None:
 
 
 def _what_now(run: Observed) -> list[str]:
+    return [*_where_to_look(run), *_how_to_go_on(run)]
+
+
+def _how_to_go_on(run: Observed) -> list[str]:
+    """A run that has lost its job, and not its work."""
+    lost = run.state.final and run.state.state is not State.COMPLETED
+    return [f"ptx resume {name_of(run.layout)}"] if lost and _has_saved(run) else []
+
+
+def _has_saved(run: Observed) -> bool:
+    from orchestrator.checkpoints.names import committed_folders
+
+    return bool(committed_folders(run.layout.checkpoints))
+
+
+def _where_to_look(run: Observed) -> list[str]:
     run_id, state = name_of(run.layout), run.state
     if state.failure is not None and state.state.ended:
         return [f"ptx logs {run_id} --rank {state.failure.rank} --tail 50"]

@@ -55,7 +55,7 @@ def submit(
         raise UserError(f"--follow and {other} do not go together.", hint="Leave one of them out.")
     choices = Choices(nodes, gpus, launcher, scheduler, name, tuple(setting or ()))
     prepared = prepare(spec_path(spec), choices, runs_root(runs), run_id)
-    _warn(prepared, dry_run=dry_run)
+    warn(prepared, dry_run=dry_run)
     if dry_run:
         _print(prepared, as_json=as_json)
         return 0
@@ -75,7 +75,7 @@ def _hand_over(prepared: Prepared) -> str:
     return hand_over(prepared)
 
 
-def _warn(prepared: Prepared, *, dry_run: bool) -> None:
+def warn(prepared: Prepared, *, dry_run: bool) -> None:
     for warning in prepared.loaded.warnings:
         note(warning.text())
     effects = prepared.effects

@@ -49,8 +49,8 @@ def last_lines(path: Path, count: int = LINES) -> tuple[str, ...]:
 
 def _launcher_logs(observed: Observed) -> list[Path]:
     newest = max(attempts(observed.layout), default=None)
-    if newest is None:
-        return []
+    if newest is None or (observed.state.attempt is None and observed.state.attempts):
+        return []  # resumed, and the new submission has not begun an attempt
     failed = {node.node for node in observed.state.nodes if is_launch_reason(node.reason)}
     folders = sorted(
         node_folders(observed.layout.attempt(newest)),

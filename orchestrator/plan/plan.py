@@ -57,6 +57,7 @@ class Plan:
     strategy: dict[str, Any]
     training: dict[str, Any]
     restart: dict[str, Any]
+    """max, on, and in seconds backoff, grace, hang_after, warning (see plan/restart.py)."""
     checkpoint: dict[str, Any]
     logging: dict[str, Any]
     secrets: tuple[str, ...]
@@ -64,6 +65,9 @@ class Plan:
     group_shared: bool
     grace_seconds: int = 10
     """How long the ranks have after SIGTERM before SIGKILL."""
+    resume_from: dict[str, int] | None = None
+    """Where a person went back: {"step": N, "attempt": K}; from attempt K on no checkpoint of an
+    earlier attempt beyond step N is continued from. None: the newest one is."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"

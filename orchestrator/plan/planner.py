@@ -8,6 +8,7 @@ from orchestrator.errors import UserError
 from orchestrator.plan.entrypoint import entrypoint_argv
 from orchestrator.plan.paths import absolute
 from orchestrator.plan.plan import PLAN_VERSION, Plan, Target
+from orchestrator.plan.restart import restart_policy
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.quantities import seconds
 
@@ -19,6 +20,7 @@ def plan(
     run_id: str,
     run_dir: Path,
     boolean_args: frozenset[str] = frozenset(),
+    resume_from: dict[str, int] | None = None,
 ) -> Plan:
     """Raise UserError where the numbers of the spec do not go together on this target.
 
@@ -56,11 +58,13 @@ def plan(
         },
         strategy=spec.strategy.model_dump(),
         training=spec.training.model_dump(),
-        restart=spec.restart.model_dump(),
+        restart=restart_policy(spec),
         checkpoint=spec.checkpoint.model_dump(),
         logging=spec.logging.model_dump(),
         secrets=tuple(spec.secrets),
         group_shared=spec.share == "group",
+        grace_seconds=seconds(spec.restart.grace) if spec.restart.grace else Plan.grace_seconds,
+        resume_from=resume_from,
     )
 
 

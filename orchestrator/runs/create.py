@@ -18,7 +18,7 @@ from orchestrator.runs.root import absolute
 
 
 @dataclass(frozen=True)
-class _Modes:
+class Modes:
     folder: int
     file: int
 
@@ -27,9 +27,9 @@ class _Modes:
         return self.file | (0o110 if self.file & 0o060 else 0o100)
 
 
-_PRIVATE = _Modes(0o700, 0o600)
+_PRIVATE = Modes(0o700, 0o600)
 # Set-group-id on folders: what agents write later belongs to the group too.
-_GROUP = _Modes(0o2770, 0o660)
+_GROUP = Modes(0o2770, 0o660)
 
 
 def create_run(
@@ -74,33 +74,48 @@ def create_run(
     return layout
 
 
+def modes_of(layout: RunLayout) -> Modes:
+    """As the run's folder was made."""
+    return _GROUP if layout.root.stat().st_mode & 0o020 else _PRIVATE
+
+
+def write_bundle(folder: Path, bundle: Bundle, modes: Modes) -> None:
+    """Into `folder`, which is there and empty, durably. Raises OSError."""
+    for file in bundle:
+        mode = modes.executable if file.executable else modes.file
+        write_new(folder / file.path, file.data, mode)
+    sync_folder(folder)
+
+
+def secrets_file(values: Mapping[str, str]) -> bytes:
+    """`NAME=value`, each ended by NUL."""
+    return b"".join(
+        f"{name}={value}".encode("utf-8", "surrogateescape") + b"\0"
+        for name, value in values.items()
+    )
+
+
 def _fill(
     layout: RunLayout,
     record: RunRecord,
     bundle: Bundle,
     spec_text: bytes,
     secrets: Mapping[str, str],
-    modes: _Modes,
+    modes: Modes,
 ) -> None:
     for folder in (layout.bundle, layout.events, layout.root / "attempts"):
         make_folder(folder, modes.folder)
-    for file in bundle:
-        mode = modes.executable if file.executable else modes.file
-        write_new(layout.bundle / file.path, file.data, mode)
+    write_bundle(layout.bundle, bundle, modes)
     write_new(layout.spec, spec_text, modes.file)
     if secrets:
-        data = b"".join(
-            f"{name}={value}".encode("utf-8", "surrogateescape") + b"\0"
-            for name, value in secrets.items()
-        )
-        write_new(layout.secrets, data, 0o600)
+        write_new(layout.secrets, secrets_file(secrets), 0o600)
     # Last: a folder with a run.json is a run, one without is the debris of a crash.
     write_new(layout.record, record.to_json().encode(), modes.file)
-    for folder in (layout.bundle, layout.root, layout.root.parent):
+    for folder in (layout.root, layout.root.parent):
         sync_folder(folder)
 
 
-def _make_root(root: Path, modes: _Modes) -> None:
+def _make_root(root: Path, modes: Modes) -> None:
     """The folder for runs: as private as the run when ptx makes it, else as the person made it."""
     root.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):

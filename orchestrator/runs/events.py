@@ -96,6 +96,23 @@ class ClientEvents:
         self._folder = layout.events
         self._mode = mode
 
+    @classmethod
+    def claim(cls, layout: RunLayout, number: int, **fields: Any) -> ClientEvents:
+        """The file of submission `number`, with its intent: one client alone gets it.
+
+        Raises FileExistsError where another has it, OSError.
+        """
+        events = cls(layout)
+        scratch = events._path.with_suffix(".claim")
+        events._path = scratch
+        try:
+            events.append("intent", submission=number, **fields)
+            events._path = layout.events / f"resume-{number:03d}.jsonl"
+            os.link(scratch, events._path)  # whole at once, and never over another's
+        finally:
+            scratch.unlink(missing_ok=True)
+        return events
+
     def append(self, kind: str, **fields: Any) -> Event:
         """Write one event durably. Raises OSError."""
         event = Event(round(time.time(), 6), kind, fields)

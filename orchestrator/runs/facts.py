@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from orchestrator.runs.attempts import Attempt, history
 from orchestrator.runs.events import Event
 from orchestrator.runs.process import Process
 from orchestrator.runs.state import Failure, NodeState, RunState, State
+from orchestrator.runs.submissions import current
 from orchestrator.schedulers.base import JobInfo, JobState
 
 
@@ -27,10 +29,13 @@ class Facts:
     supervisor_ended: Event | None
     waiting: Event | None
     """The wait for GPUs that has not ended yet."""
+    end: Attempt | None = None
+    """The newest attempt, once its supervisor has judged how it ended."""
 
 
 def gather(events: Sequence[Event]) -> Facts:
-    """`events` in time order."""
+    """`events` in time order; those of earlier submissions count as history."""
+    everything, events = events, current(events)
     last = {event.type: event for event in events}
     begun = [event for event in events if event.type in ("job_started", "node_started")]
     attempts = sorted({event.integer("attempt") for event in begun})
@@ -42,8 +47,9 @@ def gather(events: Sequence[Event]) -> Facts:
         noted = None  # the job was requeued since
     supervisor = last.get("supervisor_started")
     came_to_be = "submitted" in last or attempt is not None or supervisor is not None
+    ended = [one for one in history(events) if one.number == attempt and one.end_class]
     return Facts(
-        base=replace(base, attempts=tuple(attempts)),
+        base=replace(base, attempts=tuple(one.number for one in history(everything))),
         intended="intent" in last,
         submit_failed=None if came_to_be else last.get("submit_failed"),
         cancel=_standing_cancel(events),
@@ -52,6 +58,7 @@ def gather(events: Sequence[Event]) -> Facts:
         supervisor=Process.of(supervisor.fields) if supervisor else None,
         supervisor_ended=last.get("supervisor_ended"),
         waiting=None if "gpus_bound" in last else last.get("waiting_for_gpus"),
+        end=ended[0] if ended else None,
     )
 
 

@@ -47,6 +47,11 @@ class RunLayout:
         return self.root / "checkpoints"
 
     @property
+    def model_description(self) -> Path:
+        """What a model can be made of from a checkpoint: all but its tensors."""
+        return self.root / "model-description"
+
+    @property
     def scheduler_log(self) -> Path:
         """What the batch script or the local supervisor itself printed."""
         return self.root / "scheduler.log"

@@ -14,6 +14,7 @@ from orchestrator.runs.reconcile import reconcile
 from orchestrator.runs.records import RunRecord, read_exit, read_heartbeat, read_record
 from orchestrator.runs.reduce import JOB_OVER, MAY_COME_BACK, Evidence, reduce
 from orchestrator.runs.state import Failure, RunState
+from orchestrator.runs.submissions import current, record_now
 from orchestrator.schedulers.base import JobInfo, JobState
 
 
@@ -64,8 +65,9 @@ def observe_one(layout: RunLayout, *, ask: bool = True) -> tuple[Observed, tuple
 
 
 def _from_events(record: RunRecord, layout: RunLayout, now: float) -> Observed:
-    events, state = _judge(Evidence(record, read_events(layout)), layout, now)
-    return Observed(layout, record, events, _explained(state, layout))
+    said = read_events(layout)
+    events, state = _judge(Evidence(record_now(record, said), said), layout, now)
+    return Observed(layout, record_now(record, events), events, _explained(state, layout))
 
 
 def _judge(evidence: Evidence, layout: RunLayout, now: float) -> tuple[Sequence[Event], RunState]:
@@ -80,7 +82,7 @@ def _judge(evidence: Evidence, layout: RunLayout, now: float) -> tuple[Sequence[
         return living
 
     state = reduce(evidence, now=now, alive=look)
-    if dead and all(event.type != "supervisor_ended" for event in evidence.events):
+    if dead and all(event.type != "supervisor_ended" for event in current(evidence.events)):
         evidence = replace(evidence, events=read_events(layout))
         state = reduce(evidence, now=now, alive=alive)
     return evidence.events, state

@@ -8,8 +8,7 @@ from typing import Protocol
 from orchestrator.runs.events import ClientEvents, Event
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.process import Liveness, Process, alive, is_argument
-
-_SETTLED = frozenset({"submitted", "submit_failed", "job_started"})
+from orchestrator.runs.submissions import submissions
 
 
 class Finder(Protocol):
@@ -28,22 +27,32 @@ def reconcile(
     A client on another host may still be at work, so its failure is never concluded, only a job
     that bears the run's tag counts. Raises SchedulerUnreachable where the scheduler must be asked.
     """
-    intent = next((event for event in events if event.type == "intent"), None)
-    if intent is None or any(event.type in _SETTLED for event in events):
+    made = submissions(events)
+    if not made or made[-1].settled(events):
         return None
-    client = Process.of(intent.fields)
+    newest = made[-1]
+    client = Process.of(newest.intent.fields)
     living = liveness(client) if client is not None else None
     # An sbatch that the client has started outlives it, and may yet have its job accepted.
     if living or is_argument(layout.bundle):
         return None
     job_id = scheduler.find(layout.run_id)
+    if job_id in _known_jobs(events):
+        job_id = None  # an earlier submission's
     if job_id is None and living is None:
         return None
+    which = {"submission": newest.number} if newest.number else {}
     try:
         if job_id is not None:
-            return ClientEvents(layout).append("submitted", job_id=job_id)
+            return ClientEvents(layout).append("submitted", job_id=job_id, **which)
         return ClientEvents(layout).append(
-            "submit_failed", message="the submitting ptx died before the scheduler had the job"
+            "submit_failed",
+            message="the submitting ptx died before the scheduler had the job",
+            **which,
         )
     except OSError:
         return None  # somebody else's run: its owner's next command settles it
+
+
+def _known_jobs(events: Sequence[Event]) -> set[str]:
+    return {event.text("job_id") for event in events} - {""}

@@ -86,6 +86,16 @@ def read_record(layout: RunLayout) -> RunRecord | None:
     )
 
 
+def read_plan(layout: RunLayout) -> dict[str, Any]:
+    """plan.json of the newest submission; {} where there is none that can be read."""
+    from orchestrator.runs.bundles import current_bundle
+
+    try:
+        return _read_object(current_bundle(layout) / layout.plan.name) or {}
+    except OSError:
+        return {}
+
+
 def read_exit(layout: RunLayout, attempt: int, node: int, rank: int) -> ExitRecord | None:
     data = _read_object(layout.exit_record(attempt, node, rank))
     if data is None:
@@ -129,6 +139,16 @@ def read_last_metrics(layout: RunLayout, attempt: int) -> dict[str, Any] | None:
         if metrics is not None and metrics.get("v") == VERSION:
             return metrics
     return None
+
+
+def read_metrics(layout: RunLayout, attempt: int) -> list[dict[str, Any]]:
+    """All whole lines of an attempt's metrics."""
+    try:
+        lines = layout.metrics(attempt).read_bytes().split(b"\n")[:-1]
+    except OSError:
+        return []
+    found = [_parse_object(line) for line in lines]
+    return [one for one in found if one is not None and one.get("v") == VERSION]
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from orchestrator.runs.attempts import Attempt
 from orchestrator.runs.events import Event
 from orchestrator.runs.facts import Facts, gather
 from orchestrator.runs.process import Liveness
@@ -51,6 +52,8 @@ def reduce(evidence: Evidence, *, now: float, alive: Liveness) -> RunState:
         or _completed(case)
         or _cancelled(case)
         or _named_by_scheduler(case)
+        or _to_be_retried(case)
+        or _judged_by_supervisor(case)
         or _failed_by_nodes(case)
         or _ended_by_supervisor(case)
         or _failed_by_scheduler(case)
@@ -73,6 +76,7 @@ class _Case:
         self.job_state = job.state if job else None
         self.job_reason = job.reason if job else ""
         self.job_over = job is not None and job.state in JOB_OVER
+        self.retried = facts.end is not None and facts.end.retry
         self.supervised = facts.supervisor is not None
         self.supervisor_alive = alive(facts.supervisor) if facts.supervisor else None
         self.nodes_ended = (
@@ -121,6 +125,8 @@ def _cancelled(case: _Case) -> RunState | None:
     """Cancelled before anything had gone wrong, and evidently over."""
     cancel, failure, end = case.facts.cancel, case.base.failure, case.facts.supervisor_ended
     gone_wrong = [t for t in (failure and failure.t, case.nodes_ended, end and end.t) if t]
+    if case.retried:
+        gone_wrong = []  # it was to go on
     if cancel is None or min(gone_wrong, default=cancel.t) < cancel.t:
         return None
     over = case.nodes_ended or end or case.job_over
@@ -142,8 +148,44 @@ def _named_by_scheduler(case: _Case) -> RunState | None:
     if state is State.CANCELLED and case.facts.cancel is not None:
         words = _cancel_words(case.facts.cancel)
     first = f"; first to end was {blame(case.base.failure)}" if case.base.failure else ""
-    told = case.final if case.job_state not in MAY_COME_BACK else case.for_now
+    comes_back = case.job_state in MAY_COME_BACK and case.facts.cancel is None
+    told = case.for_now if comes_back else case.final
     return told(state, f"{words}{first}")
+
+
+def _to_be_retried(case: _Case) -> RunState | None:
+    """The attempt is over, and another is to follow it."""
+    end = case.facts.end
+    if end is None or not end.retry or case.job_state == JobState.PENDING:
+        return None
+    how = _end_words(end)
+    if _supervisor_is_gone(case):
+        return case.final(end.state, f"{how}; what was to start it again is gone")
+    if case.job_over:
+        return case.for_now(end.state, f"{how}; it was to be started again")
+    if case.facts.cancel is not None:
+        return case.for_now(State.RUNNING, "cancelled; it is not started again")
+    if end.where == "allocation":
+        return case.for_now(State.RUNNING, f"restarting: {how}")
+    place = "queued again" if end.where == "requeue" else "submitted again"
+    return case.for_now(State.PENDING, f"to be {place}: {how}")
+
+
+def _judged_by_supervisor(case: _Case) -> RunState | None:
+    """Whoever started the attempt has seen how it ended, and that nothing follows."""
+    end = case.facts.end
+    if end is None or end.retry or end.end_class == State.UNKNOWN:
+        return None
+    nodes_say = any(is_launch_reason(node.reason) for node in case.base.nodes)
+    named = case.base.failure is not None or nodes_say
+    if end.end_class in (State.COMPLETED, State.FAILED, State.LAUNCH_ERROR) and named:
+        return None  # who it was is told by the nodes
+    return case.final(end.state, end.message or _end_words(end), end.ended)
+
+
+def _end_words(end: Attempt) -> str:
+    words = f": {end.message.rstrip('.')}" if end.message else ""
+    return f"attempt {end.number} ended, {end.end_class}{words}"
 
 
 def _failed_by_nodes(case: _Case) -> RunState | None:
@@ -155,19 +197,34 @@ def _failed_by_nodes(case: _Case) -> RunState | None:
         return None
     for node in case.base.nodes:
         if is_launch_reason(node.reason):
-            return case.final(State.LAUNCH_ERROR, launch_error(node))
+            return _failed(case, State.LAUNCH_ERROR, launch_error(node))
     if _were_told_to_stop(case):
         return _terminated(case)
     if failure is None:
-        return case.final(State.FAILED, _unnamed_failure(case))
+        return _failed(case, State.FAILED, _unnamed_failure(case))
     # A signal may have been the out-of-memory killer's, or a preemption's: the scheduler knows.
-    certain = not failure.from_outside or case.supervised or case.job_over
-    return (case.final if certain else case.for_now)(State.FAILED, blame(failure))
+    return _failed(case, State.FAILED, blame(failure))
+
+
+def _failed(case: _Case, state: State, words: str) -> RunState:
+    """For good only where nobody is left who may start another attempt, and where the signal that
+    ended a rank cannot have been the out-of-memory killer's or a preemption's."""
+    failure, end = case.base.failure, case.facts.end
+    judged = end is not None and (failure is None or not failure.from_outside)
+    if case.job_over or judged or _supervisor_is_gone(case):
+        return case.final(state, words)
+    if case.supervisor_alive or case.job_state == JobState.RUNNING:
+        return case.for_now(State.RUNNING, f"ending: {words}")
+    return case.for_now(state, words)
+
+
+def _supervisor_is_gone(case: _Case) -> bool:
+    return case.facts.supervisor_ended is not None or case.supervisor_alive is False
 
 
 def _were_told_to_stop(case: _Case) -> bool:
     """SIGTERM came to the nodes first. After a failure SLURM sends it to the others as well."""
-    told = {node.node for node in case.base.nodes if node.reason == "terminated"}
+    told = {node.node for node in case.base.nodes if node.reason in ("terminated", "stopped")}
     failure = case.base.failure
     return bool(told) and (failure is None or failure.node in told)
 

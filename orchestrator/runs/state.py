@@ -51,7 +51,8 @@ class NodeState:
     ended: float | None = None
     rc: int | None = None
     reason: str = ""
-    """completed, rank-failed, launch-failed, setup-failed, check-failed or terminated."""
+    """completed, rank-failed, launch-failed, setup-failed, check-failed, terminated, stopped (its
+    agent had asked the ranks to) or hang."""
     message: str = ""
     """The agent's own words where no rank can be named."""
     ranks: dict[int, int] = field(default_factory=dict)

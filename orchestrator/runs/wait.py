@@ -33,7 +33,7 @@ def wait_for(
             ask_at = now + (pause if local else patience)
             patience = min(patience * 1.5, ASK_SECONDS[1])
             tell(run)
-            unsettled_since = (unsettled_since or now) if _seems_over(run, troubles) else 0.0
+            unsettled_since = (unsettled_since or now) if seems_over(run, troubles) else 0.0
         if run.state.final or (unsettled_since and now - unsettled_since > SETTLE_SECONDS):
             return run
         if deadline is not None and now >= deadline:
@@ -45,7 +45,7 @@ def wait_for(
         time.sleep(pause if deadline is None else min(pause, max(0.0, deadline - now)))
 
 
-def _seems_over(run: Observed, troubles: tuple[str, ...]) -> bool:
+def seems_over(run: Observed, troubles: tuple[str, ...]) -> bool:
     """An end that is not final yet, or a run that a scheduler in good health does not know."""
     if run.state.state is not State.UNKNOWN:
         return run.state.state.ended

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from orchestrator.spec.training import Evaluation
 
@@ -18,6 +20,11 @@ class EarlyStopping:
         self.best: float | None = None
         """The lowest loss so far; None before the first that is finite."""
 
+    @property
+    def over(self) -> bool:
+        """Whether patience is at its end."""
+        return self._patience is not None and self._in_vain >= self._patience
+
     def gives_up(self, loss: float) -> bool:
         """Take in an evaluation's loss: whether `patience` of them in a row were not better, which
         is lower by more than `min_delta` than the last that was. A NaN is never better."""
@@ -27,4 +34,15 @@ class EarlyStopping:
             self._reference, self._in_vain = loss, 0
         else:
             self._in_vain += 1
-        return self._patience is not None and self._in_vain >= self._patience
+        return self.over
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint. JSON has no infinity."""
+        reference = None if math.isinf(self._reference) else self._reference
+        return {"reference": reference, "in_vain": self._in_vain, "best": self.best}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        reference = state["reference"]
+        self._reference = math.inf if reference is None else reference
+        self._in_vain, self.best = state["in_vain"], state["best"]

@@ -20,16 +20,17 @@ AHEAD = 2
 class Feed:
     """This rank's micro batches, step by step, read in one background thread.
 
-    Nothing is stored but the number of the next step: that is the position in the data.
+    Nothing is stored but the number of the next step's first sample: that is the position in the
+    data, also where the steps before took more samples or fewer.
     """
 
     def __init__(
-        self, dataset: Dataset, layout: Layout, training: Training, *, first: int, steps: int
+        self, dataset: Dataset, layout: Layout, training: Training, *, steps: int, samples: int = 0
     ) -> None:
-        """Feeds the steps `first` <= step < `steps`, each at most once."""
+        """Feeds `steps` steps, each at most once, after the first `samples` samples."""
         self._dataset, self._layout, self._training = dataset, layout, training
         self._shuffle = Shuffle(len(dataset), seed=training.seed)
-        self._next, self._steps = first, steps
+        self._next, self._steps, self._samples = 0, steps, samples
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._ahead: deque[Future[list[Batch]]] = deque()
         self._seen = 0
@@ -103,6 +104,7 @@ class Feed:
         ]
 
     def _take(self, samples: range) -> Batch:
+        samples = range(samples.start + self._samples, samples.stop + self._samples)
         indices = [self._shuffle.position(sample) for sample in samples]
         if isinstance(self._dataset, EpochDataset):
             epochs = [sample // self._shuffle.size for sample in samples]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
 from orchestrator.training.agreement import agree, raise_together
-from orchestrator.training.batch import Dataset
+from orchestrator.training.batch import Batch, Dataset
+from orchestrator.training.checkpoint.checkpoints import Checkpoints
+from orchestrator.training.checkpoint.progress import Progress
 from orchestrator.training.early_stopping import EarlyStopping
 from orchestrator.training.engines.base import Engine
+from orchestrator.training.errors import TrainingFailed
 from orchestrator.training.evaluation import HeldOut
 from orchestrator.training.feed import Feed
 from orchestrator.training.flops import peak_of
@@ -22,6 +25,7 @@ from orchestrator.training.metrics import (
     MetricsWriter,
     peak_memory_bytes,
     peak_reserved_bytes,
+    warn,
 )
 from orchestrator.training.optim import lr_at
 from orchestrator.training.plan import TrainingPlan
@@ -40,20 +44,33 @@ together."""
 class Outcome:
     steps_done: int
     ended: Literal["done", "stopped", "early"]
-    """After the last step; by SIGTERM; or since the held-out loss got no better."""
+    """After the last step; by SIGTERM or the node's agent; or since the held-out loss got no
+    better."""
     samples_per_s: float
-    """Over all ranks and the whole training, evaluations left out."""
+    """Over all ranks and all steps since the start or resume, evaluations left out."""
     tokens_per_s: float | None
     """The same in tokens, where samples are made of them."""
     eval_loss: float | None
     """The last held-out loss; None where nothing was evaluated."""
     best_loss: float | None
     """The lowest."""
+    story: str = ""
+    """Where training was stopped: by whom, after which step, and where it can go on from."""
+    unsaved: str | None = None
+    """Why there is no checkpoint after the last step, where there should be one."""
 
     @property
     def stopped(self) -> bool:
-        """SIGTERM ended training before its last step."""
+        """Training was ended before its last step."""
         return self.ended == "stopped"
+
+    def check_saved(self) -> None:
+        """Call when the result is safe. Raises TrainingFailed where its checkpoint is not."""
+        if self.unsaved is not None:
+            raise TrainingFailed(
+                f"the checkpoint after the last step was not written: {self.unsaved}",
+                hint="what was trained is done; make room before it is resumed",
+            )
 
 
 class Trainer:
@@ -75,20 +92,41 @@ class Trainer:
         writer: MetricsWriter | None,
         stop: StopVote,
         evaluate: Evaluate | None = None,
+        checkpoints: Checkpoints | None = None,
+        *,
+        samples: int | None = None,
     ) -> Outcome:
-        """Train for `steps` optimizer steps; `writer` is rank 0's.
+        """Train until `steps` optimizer steps are done; `writer` is rank 0's.
 
+        With `checkpoints` training goes on where the newest one was taken, and saves as the spec
+        says. `samples`: how many make up these steps, where that is what was asked for; then a
+        resumed training with another batch size does the steps that are left of them.
         `evaluate` is called every training.evaluation.every_steps steps and after the last one,
-        unless SIGTERM has ended training; training.evaluation.patience acts on what it returns.
+        unless training was stopped; training.evaluation.patience acts on what it returns.
         Losses stay on the device between two reports, so the host never waits for it at a step.
         Raises TrainingFailed, on every rank at the same step, when a loss is not finite or a rank
-        cannot read its data. Where memory runs out all ranks start anew as new processes in place
-        of these, as they do while looking for a micro batch: see `memory.fitting`.
+        cannot read its data, or when a stop could not be saved as it should. Where memory runs out
+        all ranks start anew as new processes in place of these, as they do while looking for a
+        micro batch: see `memory.fitting`.
         """
         with Fitting(self.plan, self.rank, stop) as fitting:
+            start = Progress()
+            if checkpoints is not None:
+                fitting.adopt(checkpoints.found())
             fitting.search(self.trial)
-            with self.feed(steps) as feed:
-                return _Run(self, feed, steps, writer, stop, evaluate).through()
+            if checkpoints is not None:
+                if checkpoints.goes_on:
+                    self.engine.settle(self.some_batches)
+                start = checkpoints.resume(anew=fitting.anew)
+            start = replace(
+                start,
+                micro_batch=fitting.micro_batch,
+                samples_a_rank=self.plan.training.micro_batch * self.plan.training.accumulation,
+            )
+            if samples is not None:
+                steps = start.step - (start.samples - samples) // self.plan.global_batch
+            with self.feed(max(0, steps - start.step), start.samples) as feed:
+                return _Run(self, feed, steps, writer, stop, evaluate, checkpoints, start).through()
 
     def trial(self) -> int:
         """Train for two steps: only the second has activations beside the optimizer's state.
@@ -103,8 +141,16 @@ class Trainer:
                 self.engine.step(self.plan.training.optimizer.lr)
         return peak_memory_bytes(self.rank.device)
 
-    def feed(self, steps: int) -> Feed:
-        return Feed(self.dataset, self.layout, self.plan.training, first=0, steps=steps)
+    def some_batches(self) -> list[Batch]:
+        """This rank's part of a step. Raises, on all ranks, where one cannot read its own."""
+        with self.feed(1) as feed:
+            feed.look_ahead()
+            agree(feed.failure)
+            return feed.take()
+
+    def feed(self, steps: int, samples: int = 0) -> Feed:
+        """Of `steps` steps after the first `samples` samples."""
+        return Feed(self.dataset, self.layout, self.plan.training, steps=steps, samples=samples)
 
     def step_weights(self) -> StepWeights:
         """Nobody need ask where every sample has as many targets as another."""
@@ -116,7 +162,7 @@ class Trainer:
 
 
 class _Run:
-    """One call of `fit`."""
+    """One call of `fit`, from `start` on."""
 
     def __init__(
         self,
@@ -126,38 +172,96 @@ class _Run:
         writer: MetricsWriter | None,
         stop: StopVote,
         evaluate: Evaluate | None,
+        checkpoints: Checkpoints | None,
+        start: Progress,
     ) -> None:
         self.trainer, self.engine, self.plan = trainer, trainer.engine, trainer.plan
         self.feed, self.steps = feed, steps
         self.writer, self.stop, self.evaluate = writer, stop, evaluate
+        self.checkpoints, self.start = checkpoints, start
         self.weights = trainer.step_weights()
         self.stopwatch, self.period = Stopwatch(), Period()
         self.early = EarlyStopping(self.plan.training.evaluation)
-        self.done, self.lr, self.waited = 0, 0.0, 0.0
+        if start.early_stopping is not None:
+            self.early.restore(start.early_stopping)
+        self.done, self.samples, self.lr = start.step, start.samples, 0.0
+        self.waited, self.stalled, self.skipped = 0.0, 0.0, start.samples_skipped
         self.norm: torch.Tensor | None = None
-        self.eval_loss: float | None = None
+        self.eval_loss = start.eval_loss
+        self.said: dict[str, float] = {}
 
     def through(self) -> Outcome:
-        ended: Literal["done", "stopped", "early"] = "done"
-        while self.done < self.steps:
-            for weight in self.feed.look_ahead():
-                self.weights.ask(weight)
-            if self.stop.agreed(failing=self.feed.failure is not None):
-                ended = "stopped"
-                break
-            self.step()
-            if self.reports() and self.report():
-                ended = "early"
-                break
+        ended = self.all_steps()
         self.weights.close()
-        if self.stop.failed_rank is not None:
-            raise_together(self.feed.failure, self.stop.failed_rank)
         if len(self.period):
             self.report()
+        story, unsaved = "", None
+        if ended == "stopped":
+            story = self.stopped()
+        elif self.checkpoints is not None:
+            unsaved = self.checkpoints.end(self.progress(), self.said)
+        if ended != "stopped" and self.eval_loss is None:
+            self.held_out()  # where the last step had been done before, and not this
         self.engine.finish()
-        rate = self.done * self.plan.global_batch / self.stopwatch.seconds
+        rate = (self.samples - self.start.samples) / self.stopwatch.seconds
         tokens = self.trainer.tokens(rate)
-        return Outcome(self.done, ended, rate, tokens, self.eval_loss, self.early.best)
+        return Outcome(
+            self.done, ended, rate, tokens, self.eval_loss, self.early.best, story, unsaved
+        )
+
+    def all_steps(self) -> Literal["done", "stopped", "early"]:
+        while self.done < self.steps and not self.early.over:
+            for weight in self.feed.look_ahead():
+                self.weights.ask(weight)
+            save = self.checkpoints is not None and self.checkpoints.time_is_up()
+            if self.stop.agreed(failing=self.feed.failure is not None, save=save):
+                return "stopped"
+            if self.stop.saving:
+                self.save()
+            self.step()
+            if self.reports():
+                self.report()
+            if self.saves():
+                self.save()
+        return "early" if self.early.over else "done"
+
+    def saves(self) -> bool:
+        """Whether to save after this step, of which the losses have been seen if it is so."""
+        checkpoints = self.checkpoints
+        if checkpoints is None or len(self.period):
+            return False
+        return checkpoints.due(self.done) or checkpoints.is_better(self.said)
+
+    def save(self) -> None:
+        """Save; not before the losses were looked at, which might not be finite."""
+        if len(self.period):
+            self.report()
+        if self.checkpoints is not None:
+            self.checkpoints.save(self.progress(), self.said)
+
+    def progress(self) -> Progress:
+        return replace(
+            self.start,
+            step=self.done,
+            samples=self.samples,
+            early_stopping=self.early.state(),
+            eval_loss=self.eval_loss,
+            samples_skipped=self.skipped,
+        )
+
+    def stopped(self) -> str:
+        """Save where that is asked for. Raises what ended training, if a rank failed."""
+        where, problem = "no checkpoint was written", None
+        if self.checkpoints is not None:
+            where, problem = self.checkpoints.stop(self.progress(), self.said)
+        story = f"stopped{self.stop.by} after step {self.done} of {self.steps}; {where}"
+        if self.stop.failed_rank is not None:
+            if self.checkpoints is not None and self.trainer.rank.is_main:
+                warn(story)
+            raise_together(self.feed.failure, self.stop.failed_rank)
+        if problem is not None:
+            raise TrainingFailed(story, hint="make room and resume")
+        return story
 
     def step(self) -> None:
         settings = self.plan.training
@@ -166,33 +270,40 @@ class _Run:
         self.period.add(self.engine.gradients(self.feed.take(), weight), weight)
         self.norm = self.engine.step(self.lr)
         self.done += 1
+        self.samples += self.plan.global_batch
 
     def reports(self) -> bool:
         every = self.plan.logging.every_steps
-        return self.done % every == 0 or self.done == self.steps or self.evaluates()
+        saves = self.checkpoints is not None and self.checkpoints.due(self.done)
+        return self.done % every == 0 or self.done == self.steps or self.evaluates() or saves
 
     def evaluates(self) -> bool:
         every = self.plan.training.evaluation.every_steps
         due = self.done == self.steps or (every is not None and self.done % every == 0)
         return due and self.evaluate is not None
 
-    def report(self) -> bool:
-        """Tell rank 0 how the steps since the last report went; and whether to give up."""
+    def report(self) -> None:
+        """Tell rank 0 how the steps since the last report went."""
         steps = len(self.period)
         totals = self.period.close(
             last_step=self.done, waited=self.feed.waited, skipped=self.feed.skipped
         )
+        self.skipped = self.start.samples_skipped + totals.skipped
         seconds = self.stopwatch.lap()  # after the exchange, which waited for all devices
-        waited, self.waited = totals.waited - self.waited, totals.waited
-        found = self.held_out()
+        found = self.held_out() if self.evaluates() else None
+        self.said = _said(totals.loss, found)
         if self.writer is not None:
             rate = steps * self.plan.global_batch / seconds
-            metrics = self.metrics(totals, rate, waited / seconds, found)
-            self.writer.write(metrics)
-        return found is not None and self.early.gives_up(found.loss)
+            self.writer.write(self.metrics(totals, rate, seconds, found))
+        self.waited, self.stalled = totals.waited, self.stalled_so_far()
+        if found is not None:
+            self.early.gives_up(found.loss)
+
+    def stalled_so_far(self) -> float:
+        return 0.0 if self.checkpoints is None else self.checkpoints.stalled
 
     def held_out(self) -> HeldOut | None:
-        if self.evaluate is None or not self.evaluates():
+        if self.evaluate is None:
             return None
         found = self.stopwatch.beside(self.evaluate)
         found = found if isinstance(found, HeldOut) else HeldOut(found)
@@ -200,14 +311,14 @@ class _Run:
         return found
 
     def metrics(
-        self, totals: Totals, samples_per_s: float, data_share: float, found: HeldOut | None
+        self, totals: Totals, samples_per_s: float, seconds: float, found: HeldOut | None
     ) -> Metrics:
         tokens_per_s = self.trainer.tokens(samples_per_s)
         device, utilisation = self.trainer.rank.device, self.trainer.utilisation
         return Metrics(
             step=self.done,
             steps=self.steps,
-            epoch=round(self.done * self.plan.global_batch / len(self.trainer.dataset), 6),
+            epoch=round(self.samples / len(self.trainer.dataset), 6),
             loss=totals.loss,
             lr=self.lr,
             grad_norm=None if self.norm is None else self.norm.item(),
@@ -215,8 +326,11 @@ class _Run:
             samples_per_s=samples_per_s,
             memory_bytes=peak_memory_bytes(device),
             memory_reserved_bytes=peak_reserved_bytes(device),
-            data_share=round(data_share, 4),
-            samples_skipped=totals.skipped,
+            data_share=round((totals.waited - self.waited) / seconds, 4),
+            checkpoint_stall=round((self.stalled_so_far() - self.stalled) / seconds, 4),
+            start_step=self.start.step,
+            seconds=round(seconds, 6),
+            samples_skipped=self.skipped,
             steps_skipped=self.engine.skipped_steps(),
             eval_loss=None if found is None else found.loss,
             eval_accuracy=None if found is None else found.accuracy,
@@ -228,3 +342,15 @@ class _Run:
             peak_flops=utilisation.peak.flops,
             peak_name=utilisation.peak.name,
         )
+
+
+def _said(loss: float, found: HeldOut | None) -> dict[str, float]:
+    """What a checkpoint can be the best by."""
+    said = {"loss": loss}
+    if found is not None:
+        said["eval_loss"] = found.loss
+        if found.accuracy is not None:
+            said["eval_accuracy"] = found.accuracy
+        if found.train_accuracy is not None:
+            said["train_accuracy"] = found.train_accuracy
+    return said

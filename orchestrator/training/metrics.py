@@ -63,6 +63,12 @@ class Metrics:
     """With eval_loss, for classifiers: the share of held-out samples whose class was found."""
     train_accuracy: float | None = None
     """The same of samples that were trained on."""
+    checkpoint_stall: float = 0.0
+    """Share of the time since the last report that training stood still for checkpoints."""
+    start_step: int = 0
+    """Of `step`, the steps that were done when this attempt began."""
+    seconds: float = 0.0
+    """Since the last report, evaluations left out."""
 
     def line(self) -> str:
         """For the log: what a person looks at, on one short line."""

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -29,6 +29,9 @@ class SavedForm(Protocol):
 
     def write(self, folder: Path, state: State, *, home: Path, step: int) -> None:
         """Write files into `folder`, which is there and will be moved to `home`."""
+
+    def describe(self, folder: Path) -> dict[str, Any]:
+        """Write into `folder` what the form can be made of again, and return the rest of it."""
 
 
 def output_folder(output: str | None, plan: TrainingPlan) -> Path | None:
@@ -67,7 +70,7 @@ def write_model(
     """
     _check_whole(form, state)
     try:
-        with _replacing(folder, group_shared=group_shared) as new:
+        with replacing(folder, group_shared=group_shared) as new:
             form.write(new, state, home=folder, step=step)
             beside(new)
     except OSError as error:
@@ -95,7 +98,7 @@ def _replaceable(folder: Path) -> bool:
 
 
 @contextmanager
-def _replacing(folder: Path, *, group_shared: bool) -> Iterator[Path]:
+def replacing(folder: Path, *, group_shared: bool) -> Iterator[Path]:
     """Yields a new folder, which takes the place of `folder` once it is whole and on disk."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     new, old = (folder.with_name(f".{folder.name}.{kind}-{os.getpid()}") for kind in ("new", "old"))

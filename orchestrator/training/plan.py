@@ -40,6 +40,15 @@ class TrainingPlan:
     """The run's folder; None outside a run of ptx."""
     attempt: int = 0
     """Number of this start of the run."""
+    resume_from: Mapping[str, int] | None = None
+    """Where a person went back in the run's history; see `checkpoints.names.eligible`."""
+
+    @property
+    def history(self) -> Mapping[str, int] | None:
+        """The same; with `checkpoint.resume: never` earlier attempts are all another history."""
+        if self.checkpoint.resume == "never":
+            return {"step": 0, "attempt": self.attempt}
+        return self.resume_from
 
 
 def load_plan(environ: Mapping[str, str], *, gpus: int) -> TrainingPlan:
@@ -66,6 +75,7 @@ def load_plan(environ: Mapping[str, str], *, gpus: int) -> TrainingPlan:
             group_shared=fields["group_shared"],
             run_dir=_run_dir(environ, fields),
             attempt=_attempt(environ),
+            resume_from=fields.get("resume_from"),
         )
     except KeyError as error:
         raise PlanMismatch(f"the plan {path} has no field {error}", hint=_RESUBMIT) from error

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import random
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,6 +90,22 @@ class SharedGradScaler(torch.amp.GradScaler):
     def skipped(self) -> int:
         """Steps skipped so far. Waits for the device, which counts them."""
         return 0 if self._skipped is None else int(self._skipped.item())
+
+    def numbers(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it, as JSON values. Waits for the device."""
+        found: dict[str, Any] = {"skipped": self.skipped()}
+        if self.is_enabled():
+            found["loss_scale"] = self.get_scale()
+            found["clean_steps"] = self._get_growth_tracker()
+        return found
+
+    def go_on_from(self, numbers: Mapping[str, Any]) -> None:
+        """Put back what `numbers` gave; what is missing there was saved without a scaler."""
+        self._skipped = torch.tensor(int(numbers.get("skipped", 0)))
+        if self.is_enabled() and numbers.get("loss_scale") is not None:
+            clean = numbers.get("clean_steps", 0)
+            saved = {"scale": numbers["loss_scale"], "_growth_tracker": clean}
+            self.load_state_dict(self.state_dict() | saved)
 
     def _unscale_grads_(
         self,

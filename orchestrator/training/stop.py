@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType, TracebackType
 
 import torch
 import torch.distributed as dist
 
-_GO_ON, _FAILED = 0, 2  # 1: SIGTERM; from 2 on: 2 + the rank that failed
+from orchestrator.training.agent_files import AgentFiles
+from orchestrator.training.process_group import Rank
+
+_GO_ON, _SAVE, _STOP, _FAILED = 0, 1, 2, 3  # from 3 on: 3 + the rank that failed
 
 
 class StopVote:
-    """SIGTERM in any rank, or a failure in one, ends the training of all at the same step.
+    """SIGTERM in any rank, its node's agent, or a failure in one, ends the training of all at the
+    same step; and rank 0's clock has all save at the same step.
 
     A rank that left alone would leave the others in a collective for ever. Each step the ranks
     start an all-reduce of one integer on the CPU and read the one of the step before, which has
@@ -20,12 +25,18 @@ class StopVote:
     fails therefore says so a step ahead (see `Feed.look_ahead`), and takes part until all know.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, files: AgentFiles | None = None) -> None:
+        self._files = files or AgentFiles()
         self._asked = False
         self._voted = False
         self._verdict = _GO_ON
         self._vote = torch.zeros(1, dtype=torch.int64)
         self._work: dist.Work | None = None
+
+    @classmethod
+    def of(cls, rank: Rank) -> StopVote:
+        """One that the node's agent can ask too, where there is one."""
+        return cls(AgentFiles.of(os.environ, rank.local_rank))
 
     def __enter__(self) -> StopVote:
         """Take over SIGTERM, and let it through where a parent had it blocked.
@@ -50,7 +61,7 @@ class StopVote:
         """
         if error is None:
             self._wait()
-        if not self._verdict:
+        if not self.stopping:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     @property
@@ -59,25 +70,50 @@ class StopVote:
         return self._asked
 
     @property
+    def by(self) -> str:
+        """Who asked, as far as this rank knows, to follow the word "stopped"."""
+        if self._files.reason is not None:
+            return f" ({self._files.reason})"
+        return " by SIGTERM" if self._asked else ""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether all have agreed to stop."""
+        return self._verdict >= _STOP
+
+    @property
+    def saving(self) -> bool:
+        """Whether all have agreed to save now, and go on."""
+        return self._verdict == _SAVE
+
+    @property
     def failed_rank(self) -> int | None:
         """Where all have agreed to stop since one failed: which (the last, where several did)."""
         return self._verdict - _FAILED if self._verdict >= _FAILED else None
 
-    def agreed(self, *, failing: bool = False) -> bool:
+    def agreed(self, *, failing: bool = False, save: bool = False) -> bool:
         """Call once a step on every rank: whether all stop now. The same answer everywhere.
 
         `failing`: this rank can do this step and not the next. The first call waits for its own
-        vote, so there it means this step already.
+        vote, so there it means this step already. `save`: this rank wants all to save, which
+        `saving` says at the next call.
         """
+        self._files.touch()
         self._wait()
-        if not self._verdict:
-            mine = _FAILED + dist.get_rank() if failing else int(self._asked)
-            self._vote = torch.tensor([mine])
+        if not self.stopping:
+            self._vote = torch.tensor([self._mine(failing=failing, save=save)])
             self._work = dist.all_reduce(self._vote, op=dist.ReduceOp.MAX, async_op=True)
             if not self._voted:
                 self._voted = True
                 self._wait()
-        return self._verdict != _GO_ON
+        return self.stopping
+
+    def _mine(self, *, failing: bool, save: bool) -> int:
+        if failing:
+            return _FAILED + dist.get_rank()
+        if self._files.asked() or self._asked:
+            return _STOP
+        return _SAVE if save else _GO_ON
 
     def _on_sigterm(self, _number: int, _frame: FrameType | None) -> None:
         self._asked = True

@@ -12,7 +12,7 @@ import pytest
 from support.made_runs import MadeRun
 from support.ptx import CHECKOUT, Ptx
 
-from orchestrator.cli.app import COMMANDS
+from orchestrator.cli.app import COMMANDS, load
 from orchestrator.cli.main import main
 
 
@@ -21,11 +21,17 @@ def ptx(tmp_path: Path) -> Ptx:
     return Ptx(tmp_path / "runs")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def commands() -> list[str]:
+    """All that end in an action: `status`, `checkpoints list`."""
+    verbs = {name: list(getattr(load(name), "commands", {})) for name in COMMANDS}
+    return [f"{name} {verb}".strip() for name in COMMANDS for verb in verbs[name] or [""]]
+
+
+@pytest.mark.parametrize("command", commands())
 def test_every_command_has_help_with_examples(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([command, "--help"]) == 0
+    assert main([*command.split(), "--help"]) == 0
     told = capsys.readouterr()
     assert f"Examples:\n    ptx {command}" in told.out
     assert "--json" in told.out

@@ -80,15 +80,29 @@ class MadeRun:
             first_failure=failure,
         )
 
+    def over(
+        self,
+        end_class: str = "failed",
+        *,
+        attempt: int = 0,
+        t: float = 61,
+        where: str | None = None,
+        message: str = "",
+    ) -> MadeRun:
+        """What the supervisor says of an attempt; `where` says that another is to follow."""
+        said: dict[str, Any] = {"attempt": attempt, "class": end_class, "message": message}
+        said |= {"retry": where is not None, "counted": True, "where": where, "nodes_failed": []}
+        return self.event(t, "attempt_ended", **said)
+
     def completed(self) -> MadeRun:
         return self.submitted().started().ended([0] * self.procs)
 
     def failed(self, message: str = "ValueError: bad batch") -> MadeRun:
         codes = [0] * (self.procs - 1) + [1]
-        return self.submitted().started().ended(codes, message=message)
+        return self.submitted().started().ended(codes, message=message).over()
 
-    def metrics(self, **fields: Any) -> MadeRun:
-        self.layout.attempt(0).mkdir(parents=True, exist_ok=True)
-        with self.layout.metrics(0).open("a") as file:
-            file.write(json.dumps({"v": 1, "t": self.created + 30, **fields}) + "\n")
+    def metrics(self, attempt: int = 0, t: float = 30, **fields: Any) -> MadeRun:
+        self.layout.attempt(attempt).mkdir(parents=True, exist_ok=True)
+        with self.layout.metrics(attempt).open("a") as file:
+            file.write(json.dumps({"v": 1, "t": self.created + t, **fields}) + "\n")
         return self

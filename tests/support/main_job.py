@@ -38,10 +38,11 @@ def completes(ptx: Ptx, launcher: str, where: tuple[str, ...], ranks: int) -> No
 
 
 def submit_stubborn(ptx: Ptx, folder: Path, launcher: str, where: tuple[str, ...]) -> Path:
-    """A run whose ranks ignore SIGTERM."""
+    """A run whose ranks ignore SIGTERM, and that stays down."""
     spec = folder / "stubborn.yaml"
     spec.write_text(
         f"name: stubborn\nentrypoint: {{script: '{CHECKOUT / 'tests/support/stubborn.py'}'}}\n"
+        "restart: {on: []}\n"  # a node whose agent is killed would be started again
     )
     return ptx.submit(spec, *where, *TWO_CPU_RANKS, "--launcher", launcher)
 

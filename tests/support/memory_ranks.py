@@ -1,7 +1,8 @@
 """Run by each rank: trains with as much memory as it is allowed.
 
-Usage: memory_ranks.py OUT.json LIMITS, where LIMITS is a JSON object of MiB by rank: so much may
-be allocated from the first forward pass on. OUT holds rank 0's losses as they were reported.
+Usage: memory_ranks.py OUT.json LIMITS [AFTER], where LIMITS is a JSON object of MiB by rank: so
+much may be allocated from the first forward pass on, or from the one after AFTER of them, and that
+one wants 20 MiB a sample. OUT holds rank 0's losses as they were reported.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from orchestrator.training.checkpoint.checkpoints import Checkpoints
 from orchestrator.training.engines import build_engine
 from orchestrator.training.entrypoint import STOPPED, run
 from orchestrator.training.language.byte_model import ByteTransformer, NextByte
@@ -28,17 +30,23 @@ from orchestrator.training.stop import StopVote
 
 CONTEXT = 512
 STEPS = 3
+WANTED = 20 << 20
 
 
 class Limited(ByteTransformer):
     """With as much memory as LIMITS says."""
 
     limit: float | None = None
+    after = 0
+    wants = 0
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        if self.limit is not None:
+        if self.limit is not None and self.after == 0:
             allow(self.limit)
             self.limit = None
+            if self.wants:  # what was freed in the steps before may be enough for one more
+                torch.empty(len(tokens) * self.wants, dtype=torch.uint8)
+        self.after -= 1
         return super().forward(tokens)
 
 
@@ -63,10 +71,16 @@ def main(argv: Sequence[str]) -> int:
         text = torch.tensor(list(Path(__file__).read_bytes()) * 100, dtype=torch.uint8)
         model = Limited(context=CONTEXT, dim=16, layers=1, heads=1)
         model.limit = limits.get(str(rank.rank))
+        if len(argv) > 2:
+            model.after, model.wants = int(argv[2]), WANTED
         engine = build_engine(NextByte(model), plan, rank, layout)
         trainer = Trainer(engine, Windows(text, CONTEXT), plan, rank, layout)
-        with MetricsWriter.of(plan, rank) as writer, StopVote() as stop:
-            outcome = trainer.fit(STEPS, writer, stop)
+        with (
+            MetricsWriter.of(plan, rank) as writer,
+            StopVote() as stop,
+            Checkpoints(engine, plan, rank, layout) as checkpoints,
+        ):
+            outcome = trainer.fit(STEPS, writer, stop, checkpoints=checkpoints)
         if outcome.stopped:
             return STOPPED
         say(f"done after {outcome.steps_done}")

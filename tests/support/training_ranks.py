@@ -52,9 +52,10 @@ class Ended:
 
 
 def start(
-    script: Path, *args: str, world_size: int, plan: Path | None = None
+    script: Path, *args: str, world_size: int, plan: Path | None = None, **env: str
 ) -> list[subprocess.Popen[str]]:
-    """One process a rank. The caller ends them through `end`."""
+    """One process a rank, with `env` beside what a launcher sets. The caller ends them through
+    `end`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -66,6 +67,7 @@ def start(
         "MASTER_PORT": str(port),
         "WORLD_SIZE": str(world_size),
         **({"PTX_PLAN": str(plan)} if plan else {}),
+        **env,
     }
     return [
         subprocess.Popen(
@@ -94,5 +96,7 @@ def _result(rank: subprocess.Popen[str], within: float) -> tuple[int, str, str]:
     return rank.returncode, out, err
 
 
-def run(script: Path, *args: str, world_size: int, plan: Path | None = None) -> list[Ended]:
-    return end(start(script, *args, world_size=world_size, plan=plan))
+def run(
+    script: Path, *args: str, world_size: int, plan: Path | None = None, **env: str
+) -> list[Ended]:
+    return end(start(script, *args, world_size=world_size, plan=plan, **env))

@@ -55,6 +55,17 @@ def test_all_loops_train_the_same_and_are_compared_in_pairs(tmp_path: Path) -> N
         assert one["ratio"] == pytest.approx(one["ptx_tokens_per_s"] / one["peer_tokens_per_s"])
 
 
+def test_checkpoints_are_measured_beside_plain_writing_and_beside_dcp(tmp_path: Path) -> None:
+    stem = tmp_path / "checkpoint"
+    short = ("--dim", "32", "--layers", "1", "--steps", "1", "--folder", str(tmp_path))
+    found = kept(bench("checkpoint.py", "2", *short, "--save", str(stem)), stem)
+    assert len(found["rounds"]) == 2
+    assert found["bytes"] > 100_000
+    for one in found["rounds"]:
+        assert all(seconds > 0 for seconds in one.values())
+    assert found["ratios"].keys() >= {"save", "load", "stall", "dcp_stall"}
+
+
 def test_every_part_of_the_gpu_benchmark_runs_with_a_tiny_llama(tmp_path: Path) -> None:
     stem = tmp_path / "gpu"
     done = bench("gpu.py", "--tiny", "--repeat", "1", "--save", str(stem))

@@ -14,6 +14,8 @@ import pytest
 from support.memory_ranks import STEPS
 from support.training_ranks import Ended, plan_file, run
 
+from orchestrator.spec.policies import Checkpoint
+
 pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).parent.parent / "support" / "memory_ranks.py"
@@ -79,6 +81,28 @@ def test_the_rank_with_the_store_runs_out_and_all_go_on_with_the_same_losses(
     assert trained.record["fails"] == sorted(sizes[:-1])
     assert "rank 0: memory ran out with micro batch 8" in trained.ranks[0].err
     assert "Traceback" not in trained.ranks[0].err + trained.ranks[1].err
+
+
+def test_what_was_saved_before_memory_ran_out_is_kept_and_the_micro_batch_stays(
+    tmp_path: Path, unlimited: Trained
+) -> None:
+    saving = Checkpoint(every_steps=1, asynchronous=False, at_end=True).model_dump()
+    training = {"micro_batch": 8}
+    plan = plan_file(tmp_path, world_size=2, training=training, checkpoint=saving)
+    args = (str(tmp_path / "losses.json"), json.dumps({"0": 100}), "2")
+    trained = _trained(tmp_path, run(SCRIPT, *args, world_size=2, plan=plan))
+    assert [rank.code for rank in trained.ranks] == [0, 0], trained.ranks
+    assert "memory ran out with micro batch 8" in trained.ranks[0].err
+    assert "resumed after step 2 from " in trained.ranks[0].out
+    assert trained.losses == pytest.approx(unlimited.losses, abs=1e-5)  # no step came twice
+    fits = trained.tried[-1][1]
+
+    # The next attempt is not told, and begins with what has been found to fit.
+    args = (str(tmp_path / "again.json"), "{}")
+    again = run(SCRIPT, *args, world_size=2, plan=plan, PTX_ATTEMPT="1")
+    assert [rank.code for rank in again] == [0, 0], again
+    assert [size for _, size in _trained(tmp_path, again).tried] == [8, fits]
+    assert "resumed after step 3 from " in again[0].out
 
 
 def test_under_torchrun_another_rank_runs_out_and_its_agent_sees_nothing(

@@ -78,7 +78,7 @@ def test_a_record_has_these_keys_in_this_order(tmp_path: Path) -> None:
         *("tokens_per_s", "samples_per_s", "memory_bytes", "memory_reserved_bytes"),
         *("data_share", "samples_skipped", "steps_skipped", "eval_loss"),
         *("mfu", "mfu_reason", "flops_per_token", "flops_formula", "peak_flops", "peak_name"),
-        *("eval_accuracy", "train_accuracy"),
+        *("eval_accuracy", "train_accuracy", "checkpoint_stall", "start_step", "seconds"),
     ]
     assert first["v"] == 1
     assert (first["eval_loss"], second["eval_loss"]) == (None, 1.5)

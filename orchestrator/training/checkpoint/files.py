@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,30 +11,27 @@ from typing import Any
 import torch
 
 from orchestrator.checkpoints.manifest import DamagedCheckpoint, FileEntry, Manifest
-from orchestrator.checkpoints.regions import Region, Span, overlap, region_from_json
+from orchestrator.checkpoints.regions import Region, Span, overlap
 from orchestrator.checkpoints.tensor_file import Held, TensorFile, write_tensors
-from orchestrator.training.checkpoint.pieces import Piece
-from orchestrator.training.errors import TrainingFailed
+from orchestrator.training.checkpoint.pieces import MODEL, Piece, is_own, kind_of, words
+from orchestrator.training.checkpoint.rank_file import (
+    DTYPES,
+    RANDOM,
+    Part,
+    index_as_metadata,
+    index_of,
+    rank_file,
+)
+from orchestrator.training.checkpoint.reading import Run, search_order, windows
+from orchestrator.training.errors import NotSupported, TrainingFailed
 
-_NAMES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-_DTYPES = {name: dtype for dtype, name in _NAMES.items()}
-RANDOM = "random/"
-"""Keys of a rank's own generators; they are nobody else's."""
-
-
-def rank_file(rank: int) -> str:
-    return f"rank-{rank:05d}.safetensors"
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_SUFFIX = ".safetensors"
+_OPEN_FILES = 64
+_WINDOW = 32 << 20
+"""Bytes read at once, where they are not all wanted or are of another format."""
+_GAP = 64 << 10
+"""Bytes that are rather read in vain than stepped over."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +44,20 @@ class Copied:
     tensor: torch.Tensor
 
 
-def copied(pieces: Sequence[Piece]) -> list[Copied]:
-    """This rank's share of its pieces. The only part of a save that training waits for."""
+def copied(
+    pieces: Sequence[Piece], buffers: Mapping[str, torch.Tensor] | None = None
+) -> list[Copied]:
+    """This rank's share of its pieces. The only part of a save that training waits for.
+
+    `buffers` are an earlier copy's tensors by key, to be written over: fresh memory costs as much
+    time as the copy. Raises NotSupported for a number format that the files have no name for.
+    """
     found = []
     for piece in pieces:
+        if piece.tensor.dtype not in _NAMES:
+            raise NotSupported(
+                f"checkpoints have no format for {words(piece.key)}, which is {piece.tensor.dtype}"
+            )
         start, stop = piece.share()
         if start == stop:
             continue
@@ -58,7 +65,9 @@ def copied(pieces: Sequence[Piece]) -> list[Copied]:
         if isinstance(region, Span):
             region = Span(region.start + start, region.start + stop)
         part = piece.tensor.reshape(-1)[start:stop]
-        target = torch.empty(part.shape, dtype=part.dtype, pin_memory=part.is_cuda)
+        target = (buffers or {}).get(piece.key)
+        if target is None or (target.shape, target.dtype) != (part.shape, part.dtype):
+            target = torch.empty(part.shape, dtype=part.dtype, pin_memory=part.is_cuda)
         target.copy_(part, non_blocking=True)
         found.append(Copied(piece.key, piece.shape, region, target))
     if torch.cuda.is_available():
@@ -70,11 +79,10 @@ def write_rank_file(
     folder: Path, rank: int, parts: Sequence[Copied], random: Mapping[str, torch.Tensor], mode: int
 ) -> FileEntry:
     """Write this rank's file durably. Raises OSError."""
-    index = {part.key: [part.shape, part.region.to_json()] for part in parts}
+    metadata = index_as_metadata({part.key: (part.shape, part.region) for part in parts})
     tensors = {part.key: _held(part.tensor) for part in parts}
     tensors |= {RANDOM + name: _held(tensor) for name, tensor in random.items()}
-    path = folder / rank_file(rank)
-    return write_tensors(path, tensors, {"ptx": json.dumps(index)}, mode=mode)
+    return write_tensors(folder / rank_file(rank), tensors, metadata, mode=mode)
 
 
 def _held(tensor: torch.Tensor) -> Held:
@@ -88,87 +96,131 @@ def _bytes(flat: torch.Tensor) -> memoryview:
     return memoryview(array)
 
 
-@dataclass(frozen=True)
-class _Part:
-    file: TensorFile
-    region: Region
-    dtype: torch.dtype
-
-
 class Reader:
-    """Fills pieces from a checkpoint, whatever strategy and world size wrote it."""
+    """Fills pieces from a checkpoint, whatever strategy and world size wrote it.
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        """Raises DamagedCheckpoint, naming the file."""
-        self._folder = folder
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        self._parts: dict[str, list[_Part]] = {}
-        self._files = {entry.name: TensorFile(folder / entry.name) for entry in manifest.files}
-        for file in self._files.values():
-            self._index(file)
+    Opens files as it needs them, and of them reads what is wanted: beside the model, a process
+    holds one piece at a time.
+    """
 
-    def _index(self, file: TensorFile) -> None:
-        try:
-            for key, (shape, region) in json.loads(file.metadata["ptx"]).items():
-                dtype = _DTYPES[file.tensors[key].dtype]
-                self._shapes[key] = tuple(shape)
-                self._parts.setdefault(key, []).append(_Part(file, region_from_json(region), dtype))
-        except (KeyError, ValueError, TypeError) as error:
-            raise DamagedCheckpoint(f"{file.path} has no index of ptx: {error!r}") from error
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._parts
-
-    def keys(self) -> set[str]:
-        return set(self._parts)
+    def __init__(self, folder: Path, manifest: Manifest, *, near: float = 0.0) -> None:
+        """`near` is this rank's number as a share of the world's size: where to look first."""
+        self.folder = folder
+        self.names = [entry.name for entry in manifest.files if entry.name.endswith(_SUFFIX)]
+        self._order = [self.names[number] for number in search_order(len(self.names), near)]
+        self._indices: dict[str, dict[str, Part]] = {}
+        self._open: OrderedDict[str, TensorFile] = OrderedDict()
 
     def fill(self, piece: Piece) -> None:
-        """Put the saved values into the piece's tensor.
+        """Put the saved values into the piece's tensor, cast to its format.
 
-        Raises TrainingFailed where the checkpoint has no such tensor, another shape, or not all
-        of its elements: it is then a checkpoint of another model.
+        Raises TrainingFailed where the checkpoint has no such tensor or one of another shape: it
+        is then one of another model. Raises DamagedCheckpoint where elements are missing.
         """
-        if piece.key not in self._parts:
-            raise TrainingFailed(
-                f"{self._folder} has no {piece.key}: it is a checkpoint of another model, or "
+        if not piece.tensor.numel():
+            return
+        target = torch.empty(piece.tensor.numel(), dtype=piece.tensor.dtype)
+        filled: list[tuple[int, int]] = []
+        missing = target.numel()
+        for name, part in self._parts(piece.key):
+            self._check_shape(piece, part)
+            wanted = list(overlap(piece.region, part.region, piece.shape))
+            self._copy(name, part, piece.key, wanted, target)
+            filled += [(into, count) for into, _, count in wanted]
+            missing -= sum(count for _, _, count in wanted)
+            if missing <= 0:
+                break
+        self._check_filled(piece, filled)
+        with torch.no_grad():
+            piece.tensor.copy_(target.view(piece.tensor.shape))
+
+    def _parts(self, key: str) -> Iterator[tuple[str, Part]]:
+        """Files that have some of it, the likely ones first."""
+        found = False
+        for name in self._order:
+            part = self.index(name).get(key)
+            if part is not None:
+                found = True
+                yield name, part
+        if not found:
+            raise self.absent(key)
+
+    def absent(self, key: str) -> TrainingFailed:
+        """What to say of a tensor that the checkpoint does not have."""
+        kinds = {kind_of(known) for index in self._indices.values() for known in index}
+        if kind_of(key) in {MODEL, *kinds}:
+            return TrainingFailed(
+                f"{self.folder} has no {words(key)}: it is a checkpoint of another model, or "
                 "of another choice of what is trained",
                 hint="resume with the model, LoRA and trainable settings that the run began with",
             )
-        if self._shapes[piece.key] != piece.shape:
+        has = " and ".join(sorted(kinds - {MODEL})) or "no state of an optimizer"
+        return TrainingFailed(
+            f"{self.folder} has no {words(key)}, but {has}: another optimizer has written it",
+            hint="resume with the training.optimizer settings that the run began with",
+        )
+
+    def _check_shape(self, piece: Piece, part: Part) -> None:
+        if part.shape != piece.shape:
             raise TrainingFailed(
-                f"{piece.key} has the shape {list(piece.shape)} here and "
-                f"{list(self._shapes[piece.key])} in {self._folder}",
+                f"{words(piece.key)} has the shape {list(piece.shape)} here and "
+                f"{list(part.shape)} in {self.folder}",
                 hint="resume with the model that the run began with",
             )
-        target = torch.empty(piece.tensor.numel(), dtype=piece.tensor.dtype)
-        filled = sum(self._copy(part, piece, target) for part in self._parts[piece.key])
-        if filled != target.numel():
+
+    def _check_filled(self, piece: Piece, filled: list[tuple[int, int]]) -> None:
+        """Each element once: a count alone would take one that is there twice for another."""
+        position = 0
+        for into, count in sorted(filled):
+            if into != position:
+                break
+            position += count
+        if position != piece.tensor.numel():
             raise DamagedCheckpoint(
-                f"{self._folder} has {filled:,} of the {target.numel():,} elements of {piece.key}"
+                f"{self.folder} does not have each element of {words(piece.key)} once"
             )
-        piece.tensor.copy_(target.view(piece.tensor.shape))
 
-    def _copy(self, part: _Part, piece: Piece, target: torch.Tensor) -> int:
-        runs = list(overlap(piece.region, part.region, piece.shape))
-        if not runs:
-            return 0
-        first = min(start for _, start, _ in runs)
-        last = max(start + count for _, start, count in runs)
-        source = self._read(part, piece.key, first, last - first)
-        for into, start, count in runs:
-            target[into : into + count] = source[start - first : start - first + count]
-        return sum(count for _, _, count in runs)
+    def _copy(
+        self, name: str, part: Part, key: str, wanted: Iterable[Run], target: torch.Tensor
+    ) -> None:
+        size = part.dtype.itemsize
+        for window in windows(wanted, most=_WINDOW // size, gap=_GAP // size):
+            into, first, count = window[0]
+            if len(window) == 1 and part.dtype == target.dtype:
+                self._read(name, part, key, first, target[into : into + count])
+                continue
+            last = window[-1][1] + window[-1][2]
+            data = torch.empty(last - first, dtype=part.dtype)
+            self._read(name, part, key, first, data)
+            for into, start, count in window:
+                target[into : into + count] = data[start - first : start - first + count]
 
-    def _read(self, part: _Part, key: str, first: int, count: int) -> torch.Tensor:
-        data = torch.empty(count, dtype=part.dtype)
-        part.file.read_into(key, first * part.dtype.itemsize, _bytes(data))
-        return data
+    def _read(self, name: str, part: Part, key: str, first: int, target: torch.Tensor) -> None:
+        self._file(name).read_into(key, first * part.dtype.itemsize, _bytes(target))
+
+    def index(self, name: str) -> dict[str, Part]:
+        """What a file of the checkpoint holds. Raises DamagedCheckpoint."""
+        if name not in self._indices:
+            self._indices[name] = index_of(self._file(name))
+        return self._indices[name]
+
+    def keys(self, names: Iterable[str]) -> set[str]:
+        """What these files hold for all: without what a rank alone reads."""
+        return {key for name in names for key in self.index(name) if not is_own(key)}
+
+    def _file(self, name: str) -> TensorFile:
+        if name not in self._open:
+            while len(self._open) >= _OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+            self._open[name] = TensorFile(self.folder / name)
+        self._open.move_to_end(name)
+        return self._open[name]
 
     def random(self, rank: int) -> dict[str, torch.Tensor]:
         """The generators of this rank; {} where no rank of that number wrote any."""
-        file = self._files.get(rank_file(rank))
-        if file is None:
+        if rank_file(rank) not in self.names:
             return {}
+        file = self._file(rank_file(rank))
         found = {}
         for name, stored in file.tensors.items():
             if name.startswith(RANDOM):
@@ -178,5 +230,6 @@ class Reader:
         return found
 
     def close(self) -> None:
-        for file in self._files.values():
+        for file in self._open.values():
             file.close()
+        self._open.clear()

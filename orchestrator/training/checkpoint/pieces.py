@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,6 +17,10 @@ from orchestrator.checkpoints.regions import Region, Span, region_of
 MOST_WRITERS = 8
 """Of ranks that hold the same, how many share the writing: more would make small files."""
 _WORTH_SHARING = 1 << 16
+MODEL = "model"
+"""Kind of a parameter or buffer; other kinds are states of the optimizer."""
+_OWN = "rank/"
+"""Prefix of keys of what a rank alone holds, beside what all of them make up."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +36,54 @@ class Piece:
     """This rank's elements, in the region's order; writing into it changes what is trained."""
     copy: int = 0
     copies: int = 1
-    """This is copy number `copy` of `copies` equal ones on as many ranks."""
+    """Copies 0 to `copies` - 1 of these elements, each on a rank of its own, are equal and share
+    the writing. A rank whose `copy` is none of them has its like written by those, and is filled
+    as they are."""
+
+    @property
+    def name(self) -> str:
+        """Of the parameter or buffer that it belongs to."""
+        return neutral_key(self.key).partition("/")[2]
 
     def share(self) -> tuple[int, int]:
         """Which of its elements, first and last but one, this rank writes: the copies share the
         work, so that each element is written once."""
         writers = min(self.copies, MOST_WRITERS)
+        # Spread over the copies, and so over nodes, whose networks they then share too.
+        number = -(-self.copy * writers // self.copies)
+        if self.copy >= self.copies or number * self.copies // writers != self.copy:
+            return 0, 0
         count = self.tensor.numel()
         if count < _WORTH_SHARING or not isinstance(self.region, Span):
-            mine = zlib.crc32(self.key.encode()) % writers == self.copy
+            mine = zlib.crc32(self.key.encode()) % writers == number
             return (0, count) if mine else (0, 0)
-        if self.copy >= writers:
-            return 0, 0
-        return count * self.copy // writers, count * (self.copy + 1) // writers
+        return count * number // writers, count * (number + 1) // writers
+
+
+def own_key(key: str, rank: int) -> str:
+    """The key for a rank's own values of what has another value on other ranks (local SGD)."""
+    return f"{_OWN}{rank}/{key}"
+
+
+def neutral_key(key: str) -> str:
+    """The key without such a rank."""
+    return key.split("/", 2)[2] if is_own(key) else key
+
+
+def is_own(key: str) -> bool:
+    """Whether it is a key of `own_key`, which only as many ranks of the same kind read."""
+    return key.startswith(_OWN)
+
+
+def kind_of(key: str) -> str:
+    """`MODEL`, or the optimizer's name for a state."""
+    return neutral_key(key).partition("/")[0]
+
+
+def words(key: str) -> str:
+    """A key in a sentence."""
+    kind, name = kind_of(key), neutral_key(key).partition("/")[2]
+    return name if kind == MODEL else f"{kind} of {name}"
 
 
 def piece_of(key: str, tensor: torch.Tensor, *, copy: int, copies: int) -> Piece:
@@ -55,6 +94,8 @@ def piece_of(key: str, tensor: torch.Tensor, *, copy: int, copies: int) -> Piece
     if not isinstance(tensor, DTensor):
         local = tensor.detach()
         return Piece(key, tuple(local.shape), Span(0, local.numel()), local, copy, copies)
+    if any(placement.is_partial() for placement in tensor.placements):
+        raise ValueError(f"{key} is a partial sum on each rank")
     mesh = tensor.device_mesh
     lengths, offsets = compute_local_shape_and_global_offset(tensor.shape, mesh, tensor.placements)
     copy, copies = 0, 1
@@ -68,60 +109,36 @@ def piece_of(key: str, tensor: torch.Tensor, *, copy: int, copies: int) -> Piece
 
 
 def torch_pieces(
-    model: nn.Module, optimizer: torch.optim.Optimizer, *, copy: int, copies: int
+    named: Iterable[tuple[str, torch.Tensor]],
+    optimizer: torch.optim.Optimizer,
+    *,
+    copy: int,
+    copies: int,
 ) -> Iterator[Piece]:
-    """All that training changes: trained parameters, kept buffers, and the optimizer's tensors.
+    """All that training changes: `named`, as `trained_tensors` gives it, and the optimizer's
+    tensors for it.
 
     Frozen parameters are those of the base that the run started from, and are not saved again.
+    Ranks see different samples, and their buffers (statistics over batches) differ: copy 0's count.
     """
-    for name, tensor in trained_tensors(model):
-        yield piece_of(f"model/{name}", tensor, copy=copy, copies=copies)
+    for name, tensor in named:
+        trained = isinstance(tensor, nn.Parameter)
+        yield piece_of(f"{MODEL}/{name}", tensor, copy=copy, copies=copies if trained else 1)
         for state, value in optimizer.state.get(tensor, {}).items():
             if state != "step" and isinstance(value, torch.Tensor):
                 yield piece_of(f"{state}/{name}", value, copy=copy, copies=copies)
 
 
 def trained_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Trained parameters and persistent buffers by the names of the state dict; tied ones once."""
-    seen: set[int] = set()
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        frozen = isinstance(tensor, nn.Parameter) and not tensor.requires_grad
-        if not frozen and id(tensor) not in seen:
-            seen.add(id(tensor))
-            yield name, tensor
+    """Trained parameters and persistent buffers by the names of the state dict; tied ones once.
 
-
-def materialise_state(optimizer: torch.optim.Optimizer) -> None:
-    """Make the optimizer's state tensors, which it makes at its first step.
-
-    That step changes nothing: gradients and learning rate are zero.
+    What else a module puts into its state dict (how a quantised base is scaled, say) is not
+    trained.
     """
-    if optimizer.state:
-        return
-    rates = [group["lr"] for group in optimizer.param_groups]
-    for group in optimizer.param_groups:
-        group["lr"] = torch.zeros_like(group["lr"]) if torch.is_tensor(group["lr"]) else 0.0
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    optimizer.zero_grad()
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
-
-
-def steps_taken(optimizer: torch.optim.Optimizer) -> int | None:
-    """The step count that Adam corrects its averages by; None where the optimizer has none."""
-    for state in optimizer.state.values():
-        if "step" in state:
-            return int(state["step"])
-    return None
-
-
-def set_steps_taken(optimizer: torch.optim.Optimizer, steps: int) -> None:
-    """Put that count back for every parameter."""
-    for state in optimizer.state.values():
-        if "step" in state:
-            if torch.is_tensor(state["step"]):
-                state["step"].fill_(steps)
-            else:
-                state["step"] = steps
+    named = model.state_dict(keep_vars=True)  # before others: FSDP now frees what it has gathered
+    kept = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    kept |= {id(buffer) for buffer in model.buffers()}
+    for name, tensor in named.items():
+        if id(tensor) in kept:
+            kept.remove(id(tensor))
+            yield name, tensor

@@ -2,67 +2,155 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 
 from orchestrator.checkpoints.manifest import DamagedCheckpoint, Manifest, read_manifest
-from orchestrator.checkpoints.names import StepFolder, committed_folders
+from orchestrator.checkpoints.names import MANIFEST, StepFolder, committed_folders, eligible
 from orchestrator.checkpoints.tensor_file import mismatches
+from orchestrator.checkpoints.trust import others_who_may_write
+from orchestrator.errors import UserError
+from orchestrator.training.agreement import together
 from orchestrator.training.checkpoint.files import Reader
+from orchestrator.training.checkpoint.load import load
 from orchestrator.training.checkpoint.progress import Progress
 from orchestrator.training.checkpoint.randomness import set_random_state
 from orchestrator.training.engines.base import Engine
+from orchestrator.training.layout import AXES, layout_of
+from orchestrator.training.plan import TrainingPlan
 from orchestrator.training.process_group import Rank
+
+T = TypeVar("T")
 
 
 def resume(
-    engine: Engine, root: Path, rank: Rank, warn: Callable[[str], None]
+    engine: Engine, root: Path, plan: TrainingPlan, rank: Rank, warn: Callable[[str], None]
 ) -> tuple[Progress, StepFolder] | None:
-    """Load the newest checkpoint under `root` that is whole; None where there is none.
+    """Load the newest checkpoint under `root` that is whole and of this history; None where there
+    is none.
 
     Every file is hashed before anything is loaded, the files shared out among the ranks. One that
     is damaged is named through `warn` (rank 0's), and the checkpoint before it is taken.
-    All ranks call it together. Raises TrainingFailed where it is one of another model.
+    All ranks call it together. Raises TrainingFailed where it is one of another model, and
+    UntrustedCheckpoint where others could have written it.
     """
-    for folder in _candidates(root, rank):
-        manifest, problems = _looked_at(folder, rank)
-        if manifest is None or problems:
-            if rank.is_main:
-                for problem in problems:
-                    warn(f"checkpoint of step {folder.step} is damaged: {problem}")
-            continue
-        return _loaded(engine, folder, manifest, rank), folder
+    for folder in _candidates(root, plan, rank):
+        manifest, problems = _looked_at(folder, plan, rank)
+        if manifest is not None and not problems:
+            return _loaded(engine, folder, manifest, plan, rank), folder
+        if rank.is_main:
+            for problem in problems:
+                warn(f"the checkpoint of step {folder.step} is damaged, so not used: {problem}")
     return None
 
 
-def _candidates(root: Path, rank: Rank) -> list[StepFolder]:
+def newest_state(root: Path, plan: TrainingPlan, rank: Rank) -> Mapping[str, Any] | None:
+    """What the newest checkpoint says of itself, its files not looked into; the same on all ranks,
+    which call it together."""
+    found = None
+    for folder in committed_of(root, plan)[::-1] if rank.is_main else ():
+        with suppress(DamagedCheckpoint):
+            found = read_manifest(folder.path).state
+            break
+    return _said_by_main(found)
+
+
+def best_so_far(
+    root: Path, plan: TrainingPlan, rank: Rank, score: Callable[[Mapping[str, float]], float | None]
+) -> tuple[float, int] | None:
+    """Score and step of the best checkpoint there is; the same on all ranks, which call it
+    together."""
+    scores = []
+    for folder in committed_of(root, plan) if rank.is_main else ():
+        with suppress(DamagedCheckpoint):
+            value = score(read_manifest(folder.path).metrics)
+            scores += [] if value is None else [(value, folder.step)]
+    return _said_by_main(max(scores, default=None))
+
+
+def committed_of(root: Path, plan: TrainingPlan) -> list[StepFolder]:
+    """Those that the plan's start may go on from, oldest first, as this node sees them."""
+    return eligible(committed_folders(root), plan.history)
+
+
+def _candidates(root: Path, plan: TrainingPlan, rank: Rank) -> list[StepFolder]:
     """Newest first, as rank 0 sees them: another node's view may lag."""
-    said: list[list[StepFolder]] = [committed_folders(root)[::-1] if rank.is_main else []]
-    dist.broadcast_object_list(said, src=0)
+    return _said_by_main(committed_of(root, plan)[::-1] if rank.is_main else [])
+
+
+def _looked_at(
+    folder: StepFolder, plan: TrainingPlan, rank: Rank
+) -> tuple[Manifest | None, list[str]]:
+    """The manifest, read once for all, and what is wrong with the files."""
+    said: Manifest | str = ""
+    if rank.is_main:
+        try:
+            said = read_manifest(folder.path)
+        except DamagedCheckpoint as error:
+            said = error.message
+    said = _said_by_main(said)
+    if isinstance(said, str):
+        return None, [said]
+    mine = said.files[rank.rank :: rank.world_size]
+    with together(rank):
+        paths = [folder.path / entry.name for entry in mine]
+        if rank.is_main:
+            paths = [folder.path.parent, folder.path, folder.path / MANIFEST, *paths]
+        _refuse_others(paths, group_shared=plan.group_shared)
+    everyone: list[list[str]] = [[] for _ in range(rank.world_size)]
+    dist.all_gather_object(everyone, mismatches(folder.path, mine))
+    return said, [problem for some in everyone for problem in some]
+
+
+def _refuse_others(paths: Iterable[Path], *, group_shared: bool) -> None:
+    for path in paths:
+        for problem in others_who_may_write(path, group_shared=group_shared):
+            raise UntrustedCheckpoint(
+                f"{problem}, so what it holds is not loaded",
+                hint="if nobody has: chmod -R go-w the run's checkpoints, and chown them to you",
+            )
+
+
+def _loaded(
+    engine: Engine, folder: StepFolder, manifest: Manifest, plan: TrainingPlan, rank: Rank
+) -> Progress:
+    progress = Progress.from_json(manifest.state)
+    reader = Reader(folder.path, manifest, near=rank.rank / rank.world_size)
+    with closing(reader):
+        load(engine, reader, progress.engine, rank)
+        _restore_random(reader, manifest, plan, rank, progress.step)
+    return progress
+
+
+def _restore_random(
+    reader: Reader, manifest: Manifest, plan: TrainingPlan, rank: Rank, step: int
+) -> None:
+    """As it was where this rank has the place of the one that saved; else something new, for what
+    it drew from the start on has been used."""
+    layout = layout_of(plan, rank.rank)
+    now = dict(zip(AXES, layout.sizes, strict=True))
+    same_model = all(manifest.layout.get(axis) == now[axis] for axis in ("pipeline", "tensor"))
+    if manifest.world_size == rank.world_size and same_model:
+        set_random_state(reader.random(rank.rank), rank.device)
+    else:
+        seed = f"{plan.training.seed}/{step}/{layout.data_rank}".encode()
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(seed, digest_size=8).digest(), "little"))
+
+
+def _said_by_main(mine: T) -> T:
+    said = [mine]
+    dist.broadcast_object_list(said, src=0, device=torch.device("cpu"))
     return said[0]
 
 
-def _looked_at(folder: StepFolder, rank: Rank) -> tuple[Manifest | None, list[str]]:
-    manifest, mine = None, []
-    try:
-        manifest = read_manifest(folder.path)
-        mine = mismatches(folder.path, manifest.files[rank.rank :: rank.world_size])
-    except DamagedCheckpoint as error:
-        mine = [error.message]
-    everyone: list[list[str]] = [[] for _ in range(rank.world_size)]
-    dist.all_gather_object(everyone, mine)
-    return manifest, list(dict.fromkeys(problem for some in everyone for problem in some))
+class UntrustedCheckpoint(UserError):
+    """Somebody else could have written the checkpoint."""
 
-
-def _loaded(engine: Engine, folder: StepFolder, manifest: Manifest, rank: Rank) -> Progress:
-    reader = Reader(folder.path, manifest)
-    try:
-        progress = Progress.from_json(manifest.state)
-        engine.restore(reader.fill, progress.engine)
-        if manifest.world_size == rank.world_size:
-            set_random_state(reader.random(rank.rank), rank.device)
-    finally:
-        reader.close()
-    return progress
+    exit_code = 1
+    code = "untrusted-checkpoint"

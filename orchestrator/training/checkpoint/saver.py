@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
+import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from orchestrator.checkpoints.commit import begin, commit, prune
+from orchestrator.checkpoints.commit import AttemptOver, begin, commit, prune, remove
 from orchestrator.checkpoints.manifest import FileEntry, Manifest
 from orchestrator.checkpoints.names import StepFolder, step_folder
 from orchestrator.errors import UserError
+from orchestrator.runs.layout import RunLayout
 from orchestrator.training.checkpoint.files import Copied, copied, write_rank_file
 from orchestrator.training.checkpoint.progress import Progress
 from orchestrator.training.checkpoint.randomness import random_state
 from orchestrator.training.engines.base import Engine
-from orchestrator.training.errors import TrainingFailed
 from orchestrator.training.layout import AXES, Layout
+from orchestrator.training.metrics import warn
 from orchestrator.training.plan import TrainingPlan
 from orchestrator.training.process_group import Rank
+
+_SLOWEST_WRITE = timedelta(hours=12)
+"""How long a rank waits for the slowest disk. A rank that dies is noticed at once."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,17 @@ class _Job:
     parts: list[Copied]
     random: Mapping[str, torch.Tensor]
     progress: Progress
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float]
+    best: bool
+    last: bool
+    started: float
+
+
+@dataclass(frozen=True)
+class _Problem:
+    sentence: str
+    over: bool = False
+    """A newer attempt has begun."""
 
 
 class Saver:
@@ -46,89 +64,129 @@ class Saver:
         self, engine: Engine, plan: TrainingPlan, rank: Rank, layout: Layout, run_dir: Path
     ) -> None:
         self._engine, self._plan, self._rank, self._layout = engine, plan, rank, layout
-        self._run_dir = run_dir
-        self._group = dist.new_group(backend="gloo")
+        self._run = RunLayout(run_dir)
+        self._group = dist.new_group(backend="gloo", timeout=_SLOWEST_WRITE)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._running: Future[str | None] | None = None
+        self._running: tuple[StepFolder, Future[_Problem | None]] | None = None
+        self._buffers: dict[str, torch.Tensor] = {}
         self.stalled = 0.0
         """Seconds that training has stood still for saving."""
-        self.last_step: int | None = None
-        """Of the newest save that has begun."""
+        self.newest: StepFolder | None = None
+        """The last one that was committed, or from which training went on."""
+        self.best: int | None = None
+        """Rank 0's: step of the committed one that is never pruned."""
 
-    def save(self, progress: Progress, metrics: Mapping[str, float]) -> str | None:
+    def save(
+        self,
+        progress: Progress,
+        metrics: Mapping[str, float] | None = None,
+        *,
+        best: bool = False,
+        last: bool = False,
+    ) -> str | None:
         """Begin a save of the state after `progress.step` steps.
 
-        Waits for the one before, whose problem it returns, if it had one: one sentence, the same
-        on all ranks. Without `checkpoint.asynchronous` it waits for this one too.
+        Waits for the one before, whose problem it returns, if it had one: see `finish`. `best`: it
+        is not to be pruned until another one is. `last`: whoever calls acts on its problem, of
+        which rank 0 else warns as soon as it is there.
         """
-        started = time.perf_counter()
+        if self._rank.device.type == "cuda":
+            torch.cuda.synchronize(self._rank.device)  # steps under way are no time lost
         problem = self.finish()
+        started = time.perf_counter()
+        parts = copied(self._engine.pieces(), self._buffers)
+        self._buffers = {part.key: part.tensor for part in parts}
         job = _Job(
-            step_folder(self._run_dir / "checkpoints", progress.step, self._plan.attempt),
-            copied(list(self._engine.pieces())),
+            step_folder(self._run.checkpoints, progress.step, self._plan.attempt),
+            parts,
             random_state(self._rank.device),
-            Progress(progress.step, progress.samples, self._engine.scalars()),
-            metrics,
+            replace(progress, engine=self._engine.scalars()),
+            metrics or {},
+            best,
+            last,
+            started,
         )
-        self._running = self._thread.submit(self._write, job)
-        self.last_step = progress.step
-        if not self._plan.checkpoint.asynchronous:
-            problem = self.finish() or problem
+        self._running = job.folder, self._thread.submit(self._write, job)
         self.stalled += time.perf_counter() - started
         return problem
 
     def finish(self) -> str | None:
         """Wait for the save that runs; None where there is none or it was committed, else why
-        it was not, in one sentence that is the same on all ranks."""
+        it was not, in one sentence that is the same on all ranks. Raises AttemptOver where a
+        newer attempt has begun."""
         if self._running is None:
             return None
-        running, self._running = self._running, None
-        return running.result()
+        started = time.perf_counter()
+        (folder, running), self._running = self._running, None
+        problem = running.result()
+        self.stalled += time.perf_counter() - started
+        if problem is None:
+            self.newest = folder
+            return None
+        if problem.over:
+            raise AttemptOver(problem.sentence)
+        return problem.sentence
+
+    def last_step(self) -> int | None:
+        """Of the newest save, committed or under way."""
+        folder = self._running[0] if self._running else self.newest
+        return folder.step if folder else None
 
     def close(self) -> None:
-        """Wait for the last save. Raises TrainingFailed where it was not committed."""
-        problem = self.finish()
+        """After `finish`, or where training failed."""
         self._thread.shutdown()
-        if problem:
-            raise TrainingFailed(
-                f"the last checkpoint was not written: {problem}",
-                hint="the one before it is whole; make room and resume",
-            )
 
-    def _write(self, job: _Job) -> str | None:
-        problem = self._agreed(self._begin, job)
-        if problem:
-            return problem
-        mode = 0o660 if self._plan.group_shared else 0o600
-        mine: FileEntry | str
+    def _write(self, job: _Job) -> _Problem | None:
+        problem = self._agreed(lambda: self._begin(job.folder))
+        if problem is None:
+            mine = self._written(job)
+            main = self._rank.is_main
+            everyone: list[Any] | None = [None] * self._rank.world_size if main else None
+            dist.gather_object(mine, everyone, dst=0, group=self._group)
+            problem = self._agreed(lambda: self._commit(job, everyone or []))
+        if self._rank.is_main:
+            self._tidy(job, problem)
+        return problem
+
+    def _written(self, job: _Job) -> FileEntry | str:
         try:
-            mine = write_rank_file(job.folder.path, self._rank.rank, job.parts, job.random, mode)
+            rank = self._rank.rank
+            return write_rank_file(job.folder.path, rank, job.parts, job.random, self._file_mode)
         except OSError as error:
-            mine = f"rank {self._rank.rank}: {error}"
-        everyone: list[Any] | None = [None] * self._rank.world_size if self._rank.is_main else None
-        dist.gather_object(mine, everyone, dst=0, group=self._group)
-        return self._agreed(self._commit, job, everyone)
+            why = error.strerror or error
+            return f"rank {self._rank.rank}: cannot write to {job.folder.path}: {why}"
 
-    def _agreed(self, act: Any, *given: Any) -> str | None:
+    def _agreed(self, act: Callable[[], str | None]) -> _Problem | None:
         """Rank 0 acts; all get to know whether it went well."""
-        said: list[str | None] = [None]
+        said: list[_Problem | None] = [None]
         if self._rank.is_main:
             try:
-                said = [act(*given)]
+                sentence = act()
+                said = [None if sentence is None else _Problem(sentence)]
+            except AttemptOver as error:
+                said = [_Problem(error.message, over=True)]
             except (OSError, UserError) as error:
-                said = [str(error)]
+                said = [_Problem(str(error))]
         dist.broadcast_object_list(said, src=0, group=self._group)
         return said[0]
 
-    def _begin(self, job: _Job) -> None:
-        begin(job.folder, mode=0o2770 if self._plan.group_shared else 0o700)
+    def _begin(self, folder: StepFolder) -> None:
+        if folder.committed:
+            # Whoever comes by here again has not gone on from it: it could not be loaded.
+            remove(folder)
+        begin(folder, mode=0o2770 if self._plan.group_shared else 0o700)
+
+    @property
+    def _file_mode(self) -> int:
+        return 0o660 if self._plan.group_shared else 0o600
 
     def _commit(self, job: _Job, everyone: list[FileEntry | str]) -> str | None:
         problems = [said for said in everyone if isinstance(said, str)]
         if problems:
             return problems[0]
+        state = job.progress.to_json() | {"save_seconds": time.perf_counter() - job.started}
         manifest = Manifest(
-            run_id=self._run_dir.name,
+            run_id=self._run.run_id,
             step=job.folder.step,
             attempt=job.folder.attempt,
             created=time.time(),
@@ -136,12 +194,44 @@ class Saver:
             strategy=self._plan.strategy.model_dump(),
             layout=dict(zip(AXES, self._layout.sizes, strict=True)),
             files=tuple(entry for entry in everyone if isinstance(entry, FileEntry)),
-            state=job.progress.to_json(),
+            state=state,
             metrics=job.metrics,
-            versions={"torch": torch.__version__},
+            versions={"python": platform.python_version(), "torch": torch.__version__},
+            spec_sha256=_hash_of(self._run.bundle / "spec.yaml"),
         )
-        mode = 0o660 if self._plan.group_shared else 0o600
-        commit(job.folder.path, manifest, self._run_dir / "attempts", mode=mode)
+        attempts = self._run.attempt(0).parent
+        commit(job.folder.path, manifest, attempts, mode=self._file_mode)
+        return None
+
+    def _tidy(self, job: _Job, problem: _Problem | None) -> None:
+        """Rank 0's: make room. What fails here has no bearing on what was committed."""
+        if problem is not None:
+            with suppress(OSError):
+                remove(job.folder)  # half a checkpoint would keep a full disk full
+            if not job.last and not problem.over:
+                warn(
+                    f"the checkpoint of step {job.folder.step} was not written: "
+                    f"{problem.sentence}; the one before is kept, and training goes on"
+                )
+            return
+        if job.best:
+            self.best = job.folder.step
         settings = self._plan.checkpoint
-        prune(job.folder.path.parent, keep_last=settings.keep_last, keep_every=settings.keep_every)
+        try:
+            prune(
+                job.folder.path.parent,
+                keep_last=settings.keep_last,
+                keep_every=settings.keep_every,
+                best=self.best,
+                resume_from=self._plan.history,
+                newest=job.folder,
+            )
+        except OSError as error:
+            warn(f"old checkpoints cannot be deleted: {error}")
+
+
+def _hash_of(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
         return None

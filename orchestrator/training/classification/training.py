@@ -11,6 +11,8 @@ import torch
 
 from orchestrator.errors import UserError
 from orchestrator.training.batch import Dataset
+from orchestrator.training.checkpoint.checkpoints import Checkpoints
+from orchestrator.training.checkpoint.description import describe_model
 from orchestrator.training.classification.objective import Classify
 from orchestrator.training.classification.report import table, write_evaluation
 from orchestrator.training.classification.scores import Confusion, Scores
@@ -91,6 +93,7 @@ class ClassifierTraining:
             int(getattr(parameter, "ds_numel", parameter.numel()))
             for parameter in classifier.objective.parameters()
         ]
+        describe_model(classifier.form, plan, rank, beside=classifier.save_beside)
         self._engine: Engine = build_engine(classifier.objective, plan, rank, layout)
         if rank.is_main:
             parts = (data.train, data.validation, data.test)
@@ -103,13 +106,9 @@ class ClassifierTraining:
 
     def run(self, epochs: int, folder: Path | None) -> int:
         """Train, test, and write the model to `folder`; returns the process's exit code."""
-        steps = -(-epochs * len(self._data.train) // self._plan.global_batch)
-        outcome = self._fit(steps)
+        outcome = self._fit(epochs * len(self._data.train))
         if outcome.stopped:
-            warn(
-                f"rank {self._rank.rank}: stopped by SIGTERM after step {outcome.steps_done} of "
-                f"{steps}; no model was written"
-            )
+            warn(f"rank {self._rank.rank}: {outcome.story}; no model was written")
             return STOPPED
         if outcome.ended == "early" and self._rank.is_main:
             say(f"stopped at step {outcome.steps_done}: the validation loss got no better")
@@ -122,14 +121,21 @@ class ClassifierTraining:
                 f"test accuracy {scores.accuracy:.4f}, macro F1 {scores.macro_f1:.4f}, "
                 f"loss {loss:.4f} nats/sample, {outcome.samples_per_s:,.0f} samples/s"
             )
+        outcome.check_saved()
         return 0
 
-    def _fit(self, steps: int) -> Outcome:
+    def _fit(self, samples: int) -> Outcome:
         # Ranks that share a model drop the same activations, the others different ones.
         torch.manual_seed(self._plan.training.seed + self._layout.data_rank)
-        trainer = Trainer(self._engine, self._data.train, self._plan, self._rank, self._layout)
-        with MetricsWriter.of(self._plan, self._rank) as writer, StopVote() as stop:
-            return trainer.fit(steps, writer, stop, evaluate=self._held_out)
+        engine, plan, rank, layout = self._engine, self._plan, self._rank, self._layout
+        trainer = Trainer(engine, self._data.train, plan, rank, layout)
+        steps = -(-samples // plan.global_batch)
+        with (
+            MetricsWriter.of(plan, rank) as writer,
+            StopVote.of(rank) as stop,
+            Checkpoints(engine, plan, rank, layout) as checkpoints,
+        ):
+            return trainer.fit(steps, writer, stop, self._held_out, checkpoints, samples=samples)
 
     def _held_out(self) -> HeldOut:
         batches = self._plan.training.evaluation.batches

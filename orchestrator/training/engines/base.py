@@ -79,8 +79,13 @@ class Engine(ABC):
         raise NotImplementedError
 
     def scalars(self) -> dict[str, Any]:
-        """What goes with the pieces and is one number for all ranks: the optimizer's count of
-        steps, the loss scale. JSON values."""
+        """What goes with the pieces and is the same on all ranks, as JSON values.
+
+        Those that every engine knows: `steps`, the count by which Adam corrects its averages (None
+        where the optimizer has none; skipped steps are not in it), `skipped`, the steps skipped so
+        far, and with fp16 `loss_scale` and `clean_steps`, the steps since it was last changed.
+        Others may be added, and an engine passes over those that it does not know.
+        """
         raise NotImplementedError
 
     def restore(self, fill: Callable[[Piece], None], scalars: Mapping[str, Any]) -> None:
@@ -90,6 +95,10 @@ class Engine(ABC):
         none. Afterwards training goes on as if it had never stopped.
         """
         raise NotImplementedError
+
+    def settle(self, batches: Callable[[], Sequence[Batch]]) -> None:  # noqa: B027 - most need not
+        """Before a state is restored: come into the order of computation that an engine is in which
+        has done steps, so that sums have the same last bits. `batches` gives some of a step."""
 
     @abstractmethod
     def describe(self) -> str:

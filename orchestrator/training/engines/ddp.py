@@ -45,5 +45,8 @@ class DdpEngine(TorchEngine):
     def synchronised(self, last: bool) -> AbstractContextManager[object]:
         return nullcontext() if last else self.parallel.no_sync()
 
+    def in_buckets(self) -> bool:
+        return True
+
     def describe(self) -> str:
         return f"ddp over {self.parallel.process_group.size()} ranks"

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import nn
 
 from orchestrator.training.batch import Batch
+from orchestrator.training.checkpoint.pieces import MODEL, Piece, kind_of, own_key
+from orchestrator.training.engines.averaging import average_in_place, buckets, means
 from orchestrator.training.engines.ddp import DdpEngine
 from orchestrator.training.engines.torch_engine import statistics_of
 from orchestrator.training.layout import Layout
 from orchestrator.training.objective import Objective
 from orchestrator.training.plan import TrainingPlan
 from orchestrator.training.process_group import Rank
-
-BUCKET_BYTES = 64 << 20
 
 
 class LocalSgdEngine(DdpEngine):
@@ -36,19 +36,19 @@ class LocalSgdEngine(DdpEngine):
         if self.settings.local_sgd is None:
             raise ValueError("the plan has no training.local_sgd")
         self.local = self.settings.local_sgd
-        self.steps = 0
         self.apart = False
         """Whether the ranks' parameters may differ."""
+        self.diverged = False
+        """Whether their optimizers' states may differ."""
 
     def synchronised(self, last: bool) -> AbstractContextManager[object]:
         return super().synchronised(last and self.steps < self.local.warmup_steps)
 
     def step(self, lr: float) -> torch.Tensor | None:
         norm = super().step(lr)
-        self.steps += 1
         alone = self.steps - self.local.warmup_steps
         if alone > 0:
-            self.apart = True
+            self.apart = self.diverged = True
             if alone % self.local.interval == 0:
                 self.average()
         return norm
@@ -66,6 +66,45 @@ class LocalSgdEngine(DdpEngine):
         self.average()
         return super().state(wanted)
 
+    def pieces(self) -> list[Piece]:
+        """Of what differs between ranks each one's own, from which the same ranks go on as if they
+        had never stopped, and the mean (of 8-bit optimizer state, which has none, rank 0's), which
+        any other engine or number of ranks takes over. Nothing that is trained changes."""
+        same, differing, single = [], [], []
+        for piece in super().pieces():
+            if not self._differs(piece):
+                same.append(piece)
+            elif self._has_mean(piece):
+                differing.append(piece)
+            else:
+                single.append(piece)
+        own = [replace(self._own(piece), copy=0, copies=1) for piece in (*differing, *single)]
+        first = [replace(piece, copy=self.rank.rank, copies=1) for piece in single]
+        return [*same, *own, *first, *means(differing, self.rank)]
+
+    def _differs(self, piece: Piece) -> bool:
+        return self.apart if kind_of(piece.key) == MODEL else self.diverged
+
+    def _has_mean(self, piece: Piece) -> bool:
+        quantised = self.settings.optimizer.name == "adamw-8bit" and kind_of(piece.key) != MODEL
+        return piece.tensor.is_floating_point() and not quantised
+
+    def _own(self, piece: Piece) -> Piece:
+        return replace(piece, key=own_key(piece.key, self.rank.rank))
+
+    def scalars(self) -> dict[str, Any]:
+        world = {"ranks": self.rank.world_size, "apart": self.apart, "diverged": self.diverged}
+        return super().scalars() | {"local_sgd": world}
+
+    def restore(self, fill: Callable[[Piece], None], scalars: Mapping[str, Any]) -> None:
+        saved = scalars.get("local_sgd", {})
+        same_ranks = saved.get("ranks") == self.rank.world_size
+        self.apart = same_ranks and saved["apart"]
+        self.diverged = same_ranks and saved["diverged"]
+        for piece in super().pieces():
+            fill(self._own(piece) if self._differs(piece) else piece)
+        self.restore_scalars(scalars)
+
     @torch.no_grad()
     def average(self) -> None:
         """Replace each rank's trained parameters and statistics by their mean over the ranks."""
@@ -73,34 +112,9 @@ class LocalSgdEngine(DdpEngine):
             return
         trained = [p for p in self.objective.parameters() if p.requires_grad]
         counted = [s for s in statistics_of(self.objective) if s.is_floating_point()]
-        for bucket in _buckets([*trained, *counted]):
-            _average(bucket, self.rank.world_size)
+        for bucket in buckets([*trained, *counted]):
+            average_in_place(bucket, self.rank.world_size)
         self.apart = False
 
     def describe(self) -> str:
         return f"local sgd every {self.local.interval} steps, {super().describe()}"
-
-
-def _buckets(tensors: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """Neighbours that travel together: a message each would be slow, one for all a second model."""
-    bucket: list[torch.Tensor] = []
-    size = 0
-    for tensor in tensors:
-        if bucket and size + tensor.nbytes > BUCKET_BYTES:
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(tensor)
-        size += tensor.nbytes
-    if bucket:
-        yield bucket
-
-
-def _average(tensors: list[torch.Tensor], world_size: int) -> None:
-    # In float32: a sum over many ranks would lose most of bfloat16's eight bits.
-    flat = nn.utils.parameters_to_vector(tensor.float() for tensor in tensors)
-    dist.all_reduce(flat)
-    flat /= world_size
-    start = 0
-    for tensor in tensors:
-        tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
-        start += tensor.numel()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from orchestrator.spec.strategy import Fsdp
 from orchestrator.training.agreement import together
 from orchestrator.training.batch import Batch
+from orchestrator.training.checkpoint.pieces import Piece
 from orchestrator.training.engines.clipping import clip_gradients
 from orchestrator.training.engines.decoder import Decoder, decoder_of
 from orchestrator.training.engines.fsdp import refuse_uncuttable, shard
@@ -76,6 +79,9 @@ class PipelineEngine(TorchEngine):
             module, self.stages, self.rank.device, self._dtype(), self._weighted
         )
         return module
+
+    def in_buckets(self) -> bool:
+        return not self._sharded
 
     @property
     def _sharded(self) -> bool:
@@ -208,6 +214,24 @@ class PipelineEngine(TorchEngine):
 
     def state(self, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, torch.Tensor]:
         return self.uncut.gather(self.objective.model, self.layout, self.stages, wanted, self.whole)
+
+    def named(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, tensor in super().named():
+            yield self.uncut.first_name(name), tensor
+
+    def pieces(self) -> list[Piece]:
+        """Of a matrix that the first and the last stage both hold, the first one's is saved."""
+        elsewhere = {id(parameter) for parameter in self.tied.counted_elsewhere()}
+        twice = {name for name, tensor in self.named() if id(tensor) in elsewhere}
+        return [
+            replace(piece, copy=piece.copy + piece.copies) if piece.name in twice else piece
+            for piece in super().pieces()
+        ]
+
+    def step_counts(self) -> dict[str, int]:
+        everyone: list[Any] = [None] * self.stages.size()
+        dist.all_gather_object(everyone, super().step_counts(), group=self.stages)
+        return {name: count for counts in everyone for name, count in counts.items()}
 
     def whole(self, tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.detach()

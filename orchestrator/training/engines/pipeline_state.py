@@ -27,6 +27,10 @@ class UncutModel:
         )
         self._state = _unique(list(objective.model.state_dict(keep_vars=True).items()))
 
+    def first_name(self, name: str) -> str:
+        """Of a tensor in the state dict: the first of its names, which another stage may hold."""
+        return self._state[name][0]
+
     def spread(self, objective: nn.Module, whole: Tensors, device: torch.device) -> None:
         """Fill what is left of the objective, which is on the meta device, from rank 0.
 

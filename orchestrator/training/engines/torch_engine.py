@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from orchestrator.errors import UserError
 from orchestrator.training.batch import Batch
+from orchestrator.training.checkpoint.optimizer_state import (
+    commonest,
+    counts_of,
+    materialise_state,
+    set_steps_taken,
+)
+from orchestrator.training.checkpoint.pieces import Piece, torch_pieces, trained_tensors
 from orchestrator.training.engines.base import Engine
 from orchestrator.training.engines.clipping import clip_gradients
+from orchestrator.training.errors import NotSupported
 from orchestrator.training.layout import Layout
 from orchestrator.training.objective import Objective, apply
 from orchestrator.training.optim import build_optimizer
@@ -40,6 +49,8 @@ class TorchEngine(Engine):
         self.module = self.wrap(objective)
         self.optimizer = build_optimizer(self.objective, self.settings.optimizer)
         self.scaler = grad_scaler(self.settings, rank.device)
+        self.steps = 0
+        """Calls of `step`, before a restore too."""
         # For dropout: other masks for other samples, and the same on ranks that share a layer,
         # some of which have drawn random weights before and some not.
         torch.manual_seed(self.settings.seed + layout.data_rank)
@@ -89,6 +100,7 @@ class TorchEngine(Engine):
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
+        self.steps += 1
         return norm
 
     def clip(self, largest: float) -> torch.Tensor:
@@ -99,6 +111,26 @@ class TorchEngine(Engine):
     def trained(self) -> list[nn.Parameter]:
         """What the optimizer updates on this rank."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def in_buckets(self) -> bool:
+        """Whether PyTorch's DDP sums the gradients of the data ranks."""
+        return False
+
+    def settle(self, batches: Callable[[], Sequence[Batch]]) -> None:
+        """DDP lays its buckets out anew after the first backward pass, in the order in which the
+        gradients came. Beyond two ranks the sums within another bucket are rounded in another
+        order, so a resumed training takes that pass before it starts, and forgets it.
+        """
+        if not self.in_buckets() or self.layout.data_size <= 2:
+            return
+        statistics = [(tensor, tensor.clone()) for tensor in statistics_of(self.objective)]
+        devices = [self.rank.device] if self.rank.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            self.gradients(batches(), 1.0)
+        self.optimizer.zero_grad()
+        with torch.no_grad():
+            for tensor, before in statistics:
+                tensor.copy_(before)
 
     def skipped_steps(self) -> int:
         return self.scaler.skipped()
@@ -132,6 +164,60 @@ class TorchEngine(Engine):
             elif self.rank.is_main:
                 found[name] = found[tied]
         return found
+
+    def pieces(self) -> list[Piece]:
+        """Raises NotSupported for a trained parameter that the objective has beside its model."""
+        self._refuse_unnamed()
+        materialise_state(self.optimizer)
+        holders = self.layout.replicate * self.layout.shard * self.layout.tensor  # of a stage
+        copy = self.rank.rank % holders
+        return list(torch_pieces(self.named(), self.optimizer, copy=copy, copies=holders))
+
+    def _refuse_unnamed(self) -> None:
+        kept = {id(tensor) for _, tensor in self.named()}
+        trained = {id(parameter) for parameter in self.trained()}
+        for name, parameter in self.objective.named_parameters():
+            if id(parameter) in trained - kept:
+                raise NotSupported(
+                    f"checkpoints hold what the objective's model has, and {name} is beside it",
+                    hint="make the parameter one of the model's, or do not train it",
+                )
+
+    def named(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """What training changes on this rank, by the names of the uncut model."""
+        return trained_tensors(self.objective.model)
+
+    def scalars(self) -> dict[str, Any]:
+        """Beside what all engines know: `calls` of `step`, and in `steps_of` by name the counts of
+        parameters that not every step has updated."""
+        counts = self.step_counts()
+        steps = commonest(counts.values())
+        others = {name: count for name, count in counts.items() if count != steps}
+        return {
+            "steps": steps,
+            "steps_of": others,
+            "calls": self.steps,
+            **self.scaler.numbers(),
+        }
+
+    def step_counts(self) -> dict[str, int]:
+        """The optimizer's counts of steps of all parameters of the uncut model, by name."""
+        counts = counts_of(self.optimizer)
+        return {name: counts[tensor] for name, tensor in self.named() if tensor in counts}
+
+    def restore(self, fill: Callable[[Piece], None], scalars: Mapping[str, Any]) -> None:
+        for piece in self.pieces():
+            fill(piece)
+        self.restore_scalars(scalars)
+
+    def restore_scalars(self, scalars: Mapping[str, Any]) -> None:
+        """What `scalars` gave, in this engine or another."""
+        steps, others = scalars.get("steps"), scalars.get("steps_of", {})
+        if steps is not None:
+            exceptions = {tensor: others[name] for name, tensor in self.named() if name in others}
+            set_steps_taken(self.optimizer, steps, exceptions)
+        self.scaler.go_on_from(scalars)
+        self.steps = scalars.get("calls", (steps or 0) + scalars.get("skipped", 0))
 
     def whole(self, tensor: torch.Tensor) -> torch.Tensor:
         """The full tensor of which a state dict holds this rank's part; all ranks call it."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from orchestrator.training.batch import Batch
+from orchestrator.training.checkpoint.pieces import Piece
 from orchestrator.training.engines.base import Engine
 from orchestrator.training.engines.prepare import prepare_layers
 from orchestrator.training.engines.zero_checks import check_engine, describe_engine
 from orchestrator.training.engines.zero_config import (
     computed_in,
+    refuse_eight_bit,
     refuse_wrong_pairs,
     zero_config,
     zero_precision,
@@ -25,7 +28,9 @@ from orchestrator.training.engines.zero_init import (
     cut_parameters,
     zero_init,
 )
-from orchestrator.training.engines.zero_state import whole_tensor
+from orchestrator.training.engines.zero_pieces import materialise_zero_state, zero_pieces
+from orchestrator.training.engines.zero_scalars import set_zero_scalars, zero_scalars
+from orchestrator.training.engines.zero_state import refresh_parameters, whole_tensor
 from orchestrator.training.layout import Layout
 from orchestrator.training.objective import Objective, apply
 from orchestrator.training.optim import build_optimizer
@@ -118,6 +123,20 @@ class ZeroEngine(Engine):
                 if self.rank.is_main:
                     found[name] = whole.to("cpu", copy=True)
         return found
+
+    def pieces(self) -> list[Piece]:
+        refuse_eight_bit(self.plan.training)
+        materialise_zero_state(self.engine)
+        return list(zero_pieces(self.engine, self.objective.model, self.rank))
+
+    def scalars(self) -> dict[str, Any]:
+        return zero_scalars(self.engine)
+
+    def restore(self, fill: Callable[[Piece], None], scalars: Mapping[str, Any]) -> None:
+        for piece in self.pieces():
+            fill(piece)
+        set_zero_scalars(self.engine, scalars)
+        refresh_parameters(self.engine)
 
     def describe(self) -> str:
         return describe_engine(self.engine)

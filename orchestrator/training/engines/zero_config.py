@@ -10,6 +10,7 @@ from launchers.deepspeed_config import deepspeed_config
 from launchers.facts import Facts
 from orchestrator.spec.strategy import Zero
 from orchestrator.spec.training import Training
+from orchestrator.training.checkpoint.policy import Policy
 from orchestrator.training.errors import NotSupported
 from orchestrator.training.layout import layout_of
 from orchestrator.training.plan import TrainingPlan
@@ -95,9 +96,22 @@ def refuse_wrong_pairs(plan: TrainingPlan) -> None:
             "its own Adam, whose losses are not those of the other strategies",
             hint="set training.precision to bf16-mixed, or strategy.offload to none",
         )
+    if Policy(plan.checkpoint).ever:
+        refuse_eight_bit(training)
     if strategy.stage == 3 and training.lora is not None and training.lora.quantize != "none":
         raise NotSupported(
             f"training.lora.quantize is {training.lora.quantize} and strategy.stage is 3: "
             "ptx does not cut quantised weights",
             hint="set strategy.stage to 2, which leaves the frozen base whole on each rank",
+        )
+
+
+def refuse_eight_bit(training: Training) -> None:
+    """Raise NotSupported where what the optimizer keeps cannot be told apart by parameter."""
+    if training.optimizer.name == "adamw-8bit":
+        raise NotSupported(
+            "training.optimizer.name is adamw-8bit, and ptx does not write checkpoints of it under "
+            "strategy zero, where one scale is shared by parameters that lie side by side",
+            hint="set training.optimizer.name to adamw, whose state zero cuts over the ranks, or "
+            "use strategy ddp",
         )

@@ -1,6 +1,8 @@
-"""Whole tensors from what DeepSpeed has cut over the ranks."""
+"""Whole tensors from what DeepSpeed has cut over the ranks, and the model's own made anew."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
@@ -21,3 +23,18 @@ def whole_tensor(tensor: torch.Tensor, *, master: bool) -> torch.Tensor:
         return tensor.detach()
     with GatheredParameters([tensor]):
         return tensor.detach().clone()
+
+
+def refresh_parameters(engine: Any) -> None:
+    """Give the model the values of the optimizer's master weights, as after a step.
+
+    `engine` is a DeepSpeedEngine; all ranks call it.
+    """
+    optimizer = engine.optimizer
+    if engine.zero_optimization_stage() < 3:
+        optimizer.update_lp_params()
+        return
+    optimizer.checkpoint_event_prologue()  # frees what is gathered
+    for number in range(len(optimizer.fp16_groups)):
+        optimizer._reassign_or_swap_out_partitioned_parameters(number)
+    optimizer.checkpoint_event_epilogue()  # gathers again what stays gathered

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ class Form(ABC):
         `state` has exactly the tensors `names`, whole and on the CPU.
         """
 
+    @abstractmethod
+    def describe(self, folder: Path) -> dict[str, Any]:
+        """Write into `folder` what `described_form` makes this form of again, and return the rest
+        of it, in values of JSON: all but tensors."""
+
     def rebuilt(self, state: State) -> nn.Module | None:  # noqa: ARG002
         """The trained model whole on the CPU, where `state` is all that it needs."""
         return None
@@ -50,6 +56,9 @@ class ByteForm(Form):
 
     def write(self, folder: Path, state: State, *, home: Path, step: int) -> None:  # noqa: ARG002
         write_byte_model(folder, self.shape, state)
+
+    def describe(self, folder: Path) -> dict[str, Any]:  # noqa: ARG002
+        return {"form": "byte", "shape": asdict(self.shape)}
 
     def rebuilt(self, state: State) -> nn.Module:
         model = self.shape.build()
@@ -81,6 +90,12 @@ class FullForm(Form):
         with quiet():
             shell.save_pretrained(folder, state_dict=state, max_shard_size=MAX_SHARD)
 
+    def describe(self, folder: Path) -> dict[str, Any]:
+        self._config.save_pretrained(str(folder))
+        if self._generation is not None:
+            self._generation.save_pretrained(str(folder))
+        return {"form": "full", "class": self._kind.__name__}
+
     def rebuilt(self, state: State) -> nn.Module:
         model: nn.Module = self._kind._from_config(self._config)
         model.load_state_dict(state, strict=False)  # tied weights come once
@@ -100,6 +115,7 @@ class AdapterForm(Form):
         self._config = copy.deepcopy(adapted.peft_config["default"])
         self._config.base_model_name_or_path = base
         self._base = unsaved_base
+        self._whole = FullForm(adapted.get_base_model())
         adapters = frozenset(filter(is_adapter, tensor_names(adapted)))
         self._base_names = tensor_names(adapted) - adapters if unsaved_base else frozenset()
         self.names = adapters | self._base_names
@@ -122,6 +138,18 @@ class AdapterForm(Form):
         if not (folder / CONFIG).is_file():
             raise RuntimeError(f"peft wrote no {CONFIG}")
 
+    def describe(self, folder: Path) -> dict[str, Any]:
+        (folder / "base").mkdir()
+        whole = self._whole.describe(folder / "base")
+        self._config.save_pretrained(str(folder))
+        base = self._config.base_model_name_or_path
+        return {
+            "form": "adapter",
+            "class": whole["class"],
+            "base": base,
+            "base_is_saved": self._base is None,
+        }
+
 
 class DeltaForm(Form):
     """The trained tensors alone, to be loaded over the base."""
@@ -134,6 +162,14 @@ class DeltaForm(Form):
 
     def write(self, folder: Path, state: State, *, home: Path, step: int) -> None:  # noqa: ARG002
         write_delta(folder, state, base=self._base, patterns=self._patterns, step=step)
+
+    def describe(self, folder: Path) -> dict[str, Any]:  # noqa: ARG002
+        return {
+            "form": "delta",
+            "names": sorted(self.names),
+            "base": self._base,
+            "patterns": list(self._patterns),
+        }
 
 
 def tensor_names(model: nn.Module) -> frozenset[str]:

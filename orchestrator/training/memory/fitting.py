@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 
 import torch
@@ -26,11 +27,21 @@ _WAYS_OUT = (
 )
 
 
+@dataclass(frozen=True)
+class Found:
+    """A micro batch that an earlier attempt has found to fit."""
+
+    micro_batch: int
+    samples_a_rank: int
+    """Of a step: what the micro batch divides."""
+
+
 class Fitting:
     """Around training. Memory that runs out inside, in any rank, makes all start anew with a
     smaller micro batch and as many samples a step, or end with one sentence.
 
-    Training then begins again, so the losses are those of a run with that micro batch.
+    Training then begins again, or goes on from its newest checkpoint: the samples of a step, and
+    so the losses but for rounding, are the same.
     """
 
     def __init__(self, plan: TrainingPlan, rank: Rank, stop: StopVote) -> None:
@@ -44,6 +55,16 @@ class Fitting:
     @property
     def _searching(self) -> bool:
         return self._training.find_micro_batch and not self._known.searched
+
+    @property
+    def anew(self) -> bool:
+        """Whether these ranks have started in place of others of the same attempt."""
+        return self._known.round > 0
+
+    @property
+    def micro_batch(self) -> int | None:
+        """The one that was found to fit; None where the spec's own is used."""
+        return self._known.micro_batch
 
     def __enter__(self) -> Fitting:
         self._restart = Restart(self._rank, self._stop)
@@ -62,6 +83,22 @@ class Fitting:
             if is_out_of_memory(error):
                 self._out_of_memory(self._restart)
         self._restart.close()
+
+    def adopt(self, found: Found | None) -> None:
+        """Train with what an earlier attempt has found, which all ranks know, where it still
+        divides the samples of a step: nothing need be found out again, and losses are the same."""
+        if self._restart is None:
+            raise RuntimeError("adopt is for the inside of the context")
+        if found is None or self.anew or found.samples_a_rank != self._samples:
+            return
+        known = self._known.next(found.micro_batch, searched=True)
+        if found.micro_batch == self._training.micro_batch:
+            self._known = known
+            return
+        if not self._rank.is_main:
+            self._restart.wait()
+        say(f"micro batch {found.micro_batch}, as before: all ranks start anew with it")
+        self._restart.begin(known.text())
 
     def search(self, trial: Trial) -> None:
         """With training.find_micro_batch, and while the largest micro batch that fits is not

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -34,6 +35,9 @@ class VggForm:
         facts = {"model_type": KIND, "v": 1, "step": step} | self._shape.facts()
         facts["id2label"] = dict(enumerate(self._classes))
         (folder / CONFIG).write_text(json.dumps(facts, indent=2) + "\n")
+
+    def describe(self, folder: Path) -> dict[str, Any]:  # noqa: ARG002
+        return {"form": "vgg", "shape": self._shape.facts(), "classes": list(self._classes)}
 
 
 def load_vgg(folder: Path) -> Vgg:

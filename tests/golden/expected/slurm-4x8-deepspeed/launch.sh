@@ -50,8 +50,10 @@ ptx_is_remote() {
   [[ $found != 127.* && $found != ::1* ]]
 }
 
-ptx_head=$(scontrol show hostnames "$SLURM_JOB_NODELIST") ||
-  ptx_fail "scontrol cannot read the node list $SLURM_JOB_NODELIST"
+# The step's nodes: the job may have others, in reserve or dead.
+ptx_nodes=${SLURM_STEP_NODELIST:-$SLURM_JOB_NODELIST}
+ptx_head=$(scontrol show hostnames "$ptx_nodes") ||
+  ptx_fail "scontrol cannot read the node list $ptx_nodes"
 ptx_head=${ptx_head%%$'\n'*}
 PTX_HEAD_ADDR=$(ptx_address "$ptx_head") ||
   ptx_fail "on $ptx_host the head node's name $ptx_head means this machine or nothing, and SLURM has no other address for it; correct /etc/hosts or DNS there"

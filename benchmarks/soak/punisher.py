@@ -1,0 +1,155 @@
+"""A training on the test SLURM while ranks, agents, nodes and daemons are killed at random.
+
+    python benchmarks/soak/punisher.py [--minutes 10] [--steps 6000] [--seed 0]
+
+Starts a SLURM of four nodes here (root, Debian; see tests/slurm/README.md), trains once in peace
+and once under blows, and compares the losses step by step. Exit code 1 where they differ or the
+run does not end by itself. Kept in benchmarks/results/punisher.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "slurm")]
+
+from cluster import Cluster, ClusterError  # noqa: E402
+from support import disturb, kept_work  # noqa: E402
+from support.ptx import Ptx  # noqa: E402
+
+RESULT = ROOT / "benchmarks" / "results" / "punisher.txt"
+WHERE = ("--scheduler", "slurm", "--nodes", "2", "--set", "resources.procs_per_node=1")
+ENDURING = {
+    "restart__max": 1000,
+    "restart__on": "[preempted, time-limit, node-failure, failed]",
+    "restart__backoff": "1s",
+}
+PAUSE = (15.0, 40.0)
+"""Seconds between two blows, drawn anew each time."""
+REPAIR = 50.0
+"""Seconds after which a dead slurmd is started again."""
+
+
+class Punisher:
+    def __init__(self, cluster: Cluster, run: Path, seed: int) -> None:
+        self.cluster, self.run, self.random = cluster, run, random.Random(seed)
+        self.blows: Counter[str] = Counter()
+        self.repair_at: float | None = None
+
+    def strike(self) -> str:
+        """One blow, or why there was none."""
+        node = self.random.randrange(2)
+        kinds: dict[str, Callable[[int], bool]] = {
+            "rank": lambda node: any(map(disturb.kill, disturb.ranks_of(self.run, node)[:1])),
+            "agent": lambda node: any(map(disturb.kill, disturb.agents_of(self.run, node))),
+            "node": self._node,
+            "slurmd": self._slurmd,
+        }
+        kind = self.random.choice([*kinds, "rank", "agent"])
+        hit = kinds[kind](node)
+        self.blows[kind if hit else "missed"] += 1
+        return f"{kind} of node {node}" if hit else f"{kind} of node {node}: nobody there"
+
+    def _node(self, node: int) -> bool:
+        self.repair_at = time.monotonic() + REPAIR
+        return disturb.kill_node(self.cluster, self.run, node) > 0
+
+    def _slurmd(self, node: int) -> bool:
+        """The daemon alone: the ranks live on, and know nothing of it."""
+        names = {
+            os.fsdecode(env[b"SLURMD_NODENAME"])
+            for env in disturb.processes_of(self.run, node).values()
+            if b"SLURMD_NODENAME" in env
+        }
+        if len(names) != 1:
+            return False
+        try:
+            self.cluster.kill_node(names.pop())
+        except ClusterError:
+            return False  # it was dead already
+        self.repair_at = time.monotonic() + REPAIR
+        return True
+
+    def repair(self) -> None:
+        if self.repair_at is not None and time.monotonic() > self.repair_at:
+            self.cluster.start()
+            self.repair_at = None
+
+
+def trained(ptx: Ptx, steps: int, **more: object) -> Path:
+    return kept_work.submit(ptx, WHERE, steps, **(ENDURING | more))
+
+
+def ended(ptx: Ptx, run: Path) -> bool:
+    return ptx("wait", run.name, "--timeout", "1s").returncode != 124
+
+
+def punish(ptx: Ptx, cluster: Cluster, run: Path, *, minutes: float, seed: int) -> Punisher:
+    punisher = Punisher(cluster, run, seed)
+    until = time.monotonic() + 60 * minutes
+    strike_at = time.monotonic() + 30
+    while not ended(ptx, run):
+        now = time.monotonic()
+        if strike_at < now < until:
+            step = kept_work.last_step(run)
+            print(f"step {step:5d}: {punisher.strike()}", flush=True)
+            strike_at = now + punisher.random.uniform(*PAUSE)
+        punisher.repair()
+        if now > until + 1200:
+            break
+        time.sleep(1)
+    return punisher
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="ptx-punisher-", dir="/tmp") as folder:
+        cluster = Cluster(Path(folder) / "c", port=29770)
+        cluster.start()
+        try:
+            return soak(Path(folder), cluster, args)
+        finally:
+            cluster.stop()
+
+
+def soak(folder: Path, cluster: Cluster, args: argparse.Namespace) -> int:
+    ptx = Ptx(folder / "runs", env={"SLURM_CONF": str(cluster.conf)})
+    peace = trained(ptx, args.steps)
+    ptx.ok("wait", peace.name, "--timeout", "3600s", timeout=3700)
+    run = trained(ptx, args.steps)
+    punisher = punish(ptx, cluster, run, minutes=args.minutes, seed=args.seed)
+    status = json.loads(ptx("status", run.name, "--json").stdout)
+    expected, found = kept_work.losses(peace), kept_work.losses(run)
+    same = expected == found
+    lines = [
+        f"seed {args.seed}, {args.steps} steps, blows for {args.minutes:g} minutes",
+        f"blows: {dict(punisher.blows)}",
+        f"attempts: {kept_work.attempts(run)}, steps done again: {kept_work.steps_lost(run)}",
+        f"state: {status['state']}",
+        f"losses of all {len(found)} steps bitwise those in peace: {same}",
+        f"last loss: {found.get(args.steps)} (in peace {expected.get(args.steps)})",
+        f"effective training time ratio: {status.get('goodput')}",
+    ]
+    print("\n".join(lines))
+    RESULT.write_text("\n".join(lines) + "\n")
+    if not same or status["state"] != "completed":
+        print(ptx.story(run)[-20000:])
+    return 0 if same and status["state"] == "completed" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

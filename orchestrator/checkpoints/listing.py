@@ -1,0 +1,48 @@
+"""Which checkpoints a run has, and which of them its next start would continue from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.checkpoints.manifest import DamagedCheckpoint, Manifest, read_manifest
+from orchestrator.checkpoints.names import MANIFEST, StepFolder, eligible, step_folders
+
+
+@dataclass(frozen=True)
+class Listed:
+    folder: StepFolder
+    manifest: Manifest | None
+    """None where the checkpoint was never finished, or its manifest cannot be read."""
+    problem: str | None
+    """Why it cannot be loaded, in one sentence; files are not looked into here."""
+    eligible: bool
+    """False for what a person left behind by going back to an earlier step."""
+    resumes: bool = False
+    """The next start continues from this one, if its files are whole."""
+
+    @property
+    def whole(self) -> bool:
+        return self.manifest is not None
+
+
+def listing(root: Path, resume_from: Mapping[str, int] | None) -> list[Listed]:
+    """All checkpoints under `root`, newest first. Reads manifests alone."""
+    folders = step_folders(root)
+    may = set(eligible(folders, resume_from))
+    found = [_listed(folder, is_eligible=folder in may) for folder in reversed(folders)]
+    for number, one in enumerate(found):
+        if one.whole and one.eligible:
+            found[number] = Listed(one.folder, one.manifest, None, eligible=True, resumes=True)
+            break
+    return found
+
+
+def _listed(folder: StepFolder, *, is_eligible: bool) -> Listed:
+    if not folder.committed:
+        return Listed(folder, None, f"{folder.path} has no {MANIFEST}", is_eligible)
+    try:
+        return Listed(folder, read_manifest(folder.path), None, is_eligible)
+    except DamagedCheckpoint as error:
+        return Listed(folder, None, error.message, is_eligible)

@@ -1,0 +1,49 @@
+"""Is every byte of a checkpoint what was written?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.checkpoints.listing import Listed
+from orchestrator.checkpoints.manifest import DamagedCheckpoint, Manifest
+from orchestrator.checkpoints.names import StepFolder
+from orchestrator.checkpoints.tensor_file import mismatches
+from orchestrator.checkpoints.trust import others_who_may_write
+
+
+@dataclass(frozen=True)
+class Verdict:
+    folder: StepFolder
+    files: int
+    bytes: int
+    problems: Sequence[str]
+    """One sentence for each damaged file; [] for a whole checkpoint."""
+    warnings: Sequence[str] = ()
+    """What hashes cannot prove: who else could have written the files, hashes and all."""
+
+
+def verify(one: Listed, *, group_shared: bool) -> Verdict:
+    """Read all files of a checkpoint and compare sizes and hashes with its manifest."""
+    manifest = one.manifest
+    if manifest is None:
+        return Verdict(one.folder, 0, 0, [one.problem or ""])
+    return Verdict(
+        one.folder,
+        len(manifest.files),
+        manifest.bytes,
+        mismatches(one.folder.path, manifest.files),
+        others_who_may_write(one.folder.path, group_shared=group_shared),
+    )
+
+
+def refuse_damage(folder: Path, manifest: Manifest) -> None:
+    """Raise DamagedCheckpoint, naming the first file that is not what was written."""
+    problems = mismatches(folder, manifest.files)
+    if problems:
+        more = f" ({len(problems) - 1} more files are damaged)" if len(problems) > 1 else ""
+        raise DamagedCheckpoint(
+            f"{problems[0]}.{more}",
+            hint="Take another checkpoint with --step; `ptx checkpoints verify` looks at all.",
+        )

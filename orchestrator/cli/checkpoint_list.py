@@ -1,0 +1,41 @@
+"""`ptx checkpoints list`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from orchestrator.cli.checkpoint_run import CheckpointRun
+from orchestrator.cli.checkpoints_text import checkpoint_fields, checkpoint_table
+from orchestrator.cli.options import Json, RunArgument, Runs
+from orchestrator.cli.output import emit, emit_json, next_commands, note
+
+
+def list_checkpoints(run: RunArgument, runs: Runs = None, as_json: Json = False) -> None:
+    """Show a run's checkpoints, newest first; its next start continues from `next start`.
+
+    \b
+    Examples:
+      ptx checkpoints list @last
+      ptx checkpoints list quickstart-4f --json
+    """
+    about = CheckpointRun.of(run, runs)
+    found = about.listing()
+    never = about.settings.get("resume") == "never"
+    if never:
+        found = [replace(one, resumes=False) for one in found]
+    if as_json:
+        rows = [checkpoint_fields(one) for one in found]
+        emit_json({"run_id": about.layout.run_id, "checkpoints": rows})
+        return
+    if not found:
+        note(f"{about.layout.run_id} has no checkpoints.")
+        next_commands(f"ptx status {about.name}")
+        return
+    emit(checkpoint_table(found, time.time()))
+    for one in found:
+        if one.problem is not None and one.folder.committed:
+            note(f"warning: {one.problem}")
+    if never:
+        note("note: checkpoint.resume is never, so a start begins anew")
+    next_commands(f"ptx checkpoints verify {about.name}")

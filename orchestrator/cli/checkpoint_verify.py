@@ -1,0 +1,86 @@
+"""`ptx checkpoints verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.checkpoints.verify import Verdict, verify
+from orchestrator.cli.checkpoint_run import CheckpointRun
+from orchestrator.cli.checkpoints_text import folder_fields
+from orchestrator.cli.errors import tell
+from orchestrator.cli.options import Json, RunArgument, Runs
+from orchestrator.cli.output import emit, emit_json, next_commands, note, size
+
+
+def verify_checkpoints(
+    run: RunArgument,
+    step: Annotated[
+        int | None, typer.Option("--step", metavar="N", min=0, help="Only this one. Default: all.")
+    ] = None,
+    runs: Runs = None,
+    as_json: Json = False,
+) -> int:
+    """Read every file again: sizes and hashes; exit with 1 if anything is damaged.
+
+    What has no manifest was never finished, and is no damage.
+
+    \b
+    Examples:
+      ptx checkpoints verify @last
+      ptx checkpoints verify quickstart-4f --step 300
+    """
+    about = CheckpointRun.of(run, runs)
+    if step is None:
+        chosen = [one for one in about.listing() if one.folder.committed]
+    else:
+        chosen = [about.chosen(step)]
+    verdicts: list[Verdict] = []
+    for one in chosen:
+        verdicts.append(verify(one, group_shared=about.group_shared))
+        if not as_json:
+            _tell(verdicts[-1])
+    bad = any(verdict.problems for verdict in verdicts)
+    if as_json:
+        rows = [_fields(verdict) for verdict in verdicts]
+        emit_json({"run_id": about.layout.run_id, "checkpoints": rows})
+    elif not verdicts:
+        note(f"{about.layout.run_id} has no finished checkpoints.")
+    else:
+        _tell_end(verdicts, about.name)
+    return 1 if bad else 0
+
+
+def _tell(verdict: Verdict) -> None:
+    folder = verdict.folder
+    which = f"step {folder.step} of attempt {folder.attempt}"
+    for problem in verdict.problems:
+        tell(f"{problem}.", None)
+    for warning in verdict.warnings:
+        note(f"warning: {warning}")
+    if verdict.problems:
+        emit(f"{which}: damaged")
+    else:
+        count = "1 file" if verdict.files == 1 else f"{verdict.files} files"
+        emit(f"{which}: whole, {count}, {size(verdict.bytes)}")
+
+
+def _tell_end(verdicts: Sequence[Verdict], name: str) -> None:
+    if not any(verdict.problems for verdict in verdicts):
+        return
+    if any(not verdict.problems for verdict in verdicts):
+        note("A start passes over what is damaged and takes the newest that is whole.")
+    next_commands(f"ptx checkpoints list {name}")
+
+
+def _fields(verdict: Verdict) -> dict[str, Any]:
+    return {
+        **folder_fields(verdict.folder),
+        "whole": not verdict.problems,
+        "files": verdict.files,
+        "bytes": verdict.bytes,
+        "problems": list(verdict.problems),
+        "warnings": list(verdict.warnings),
+    }

@@ -1,0 +1,81 @@
+"""Checkpoints as a table and as JSON. The keys are public: tests/cli/public.json holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.checkpoints.listing import Listed
+from orchestrator.checkpoints.names import StepFolder
+from orchestrator.cli.output import duration, size, table
+
+_HEADER = ("STEP", "ATTEMPT", "AGE", "SIZE", "RANKS", "STRATEGY", "METRICS", "STATE")
+
+
+def checkpoint_table(found: Sequence[Listed], now: float) -> str:
+    return table(_HEADER, [_row(one, now) for one in found])
+
+
+def _row(one: Listed, now: float) -> tuple[str, ...]:
+    manifest = one.manifest
+    step, attempt = str(one.folder.step), str(one.folder.attempt)
+    if manifest is None:
+        return (step, attempt, "-", "-", "-", "-", "-", state_of(one))
+    return (
+        step,
+        attempt,
+        duration(now - manifest.created),
+        size(manifest.bytes),
+        str(manifest.world_size),
+        strategy_words(manifest.strategy),
+        _metric(manifest.metrics),
+        state_of(one),
+    )
+
+
+def state_of(one: Listed) -> str:
+    if one.manifest is None:
+        return "incomplete" if not one.folder.committed else "damaged"
+    if one.resumes:
+        return "next start"
+    return "whole" if one.eligible else "left behind"
+
+
+def strategy_words(strategy: Mapping[str, Any]) -> str:
+    """`ddp`, `fsdp`, `zero3`, `fsdp tp2 pp4`."""
+    name = str(strategy.get("name", "?"))
+    parts = [f"{name}{strategy['stage']}" if "stage" in strategy else name]
+    for key, short in (("tensor_parallel", "tp"), ("pipeline_parallel", "pp")):
+        if strategy.get(key, 1) not in (None, 1):
+            parts.append(f"{short}{strategy[key]}")
+    return " ".join(parts)
+
+
+def _metric(metrics: Mapping[str, Any]) -> str:
+    """The one that says most: held-out before training loss."""
+    for name in ("eval_loss", "loss", *metrics):
+        value = metrics.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return f"{name} {value:.4g}"
+    return "-"
+
+
+def checkpoint_fields(one: Listed) -> dict[str, Any]:
+    manifest = one.manifest
+    return {
+        **folder_fields(one.folder),
+        "whole": one.whole,
+        "problem": one.problem,
+        "eligible": one.eligible,
+        "next_start": one.resumes,
+        "created": manifest.created if manifest else None,
+        "bytes": manifest.bytes if manifest else None,
+        "files": len(manifest.files) if manifest else None,
+        "world_size": manifest.world_size if manifest else None,
+        "strategy": dict(manifest.strategy) if manifest else None,
+        "metrics": dict(manifest.metrics) if manifest else {},
+    }
+
+
+def folder_fields(folder: StepFolder) -> dict[str, Any]:
+    return {"step": folder.step, "attempt": folder.attempt, "path": str(folder.path)}

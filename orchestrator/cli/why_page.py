@@ -1,0 +1,121 @@
+"""A verdict on one screen, and as JSON. The keys are public: tests/cli/public.json holds them."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from orchestrator.cli.output import paint, paint_state, terminal_columns
+from orchestrator.diagnose.verdict import Before, Evidence, First, Others, Verdict
+from orchestrator.logs.screen import plain
+from orchestrator.logs.select import spoken
+from orchestrator.runs.observe import Observed
+from orchestrator.runs.words import printable
+
+_LABEL = 10
+_SHOWN_WIDTH = 300
+"""Characters of a line of evidence; `ptx logs` shows all of it."""
+
+
+def why_page(run: Observed, verdict: Verdict) -> str:
+    rows = [
+        ("run", f"{run.record.run_id}  {paint_state(run.state.state.value)}"),
+        ("why", verdict.sentence),
+        ("class", _class(verdict)),
+        ("cause", "" if _said_already(verdict) else verdict.cause),
+        ("do", verdict.next),
+        *_evidence(verdict.evidence),
+        *_others(verdict.others),
+    ]
+    if verdict.before:
+        rows.append(("before", f"attempt {verdict.before.attempt}: {verdict.before.sentence}"))
+    if verdict.unsure:
+        rows.append(("or", f"rank {spoken(verdict.unsure)} as well: they were silent too"))
+    return "\n".join(_row(label, text) for label, text in rows if text)
+
+
+def _class(verdict: Verdict) -> str:
+    if verdict.kind != "failed":
+        return ""
+    own = verdict.first is not None and verdict.first.exception
+    source = f"rule {verdict.rule}" if verdict.rule else "its own error" if own else "no rule fits"
+    return paint_state(verdict.state) + paint(f"  ({source})", "dim")
+
+
+def _said_already(verdict: Verdict) -> bool:
+    return verdict.cause.rstrip(".").lower() in verdict.sentence.lower()
+
+
+def _evidence(evidence: tuple[Evidence, ...]) -> list[tuple[str, str]]:
+    rows = []
+    for number, one in enumerate(evidence):
+        where = f"{one.path}:{one.line}" if one.line is not None else f"{one.path} (near its end)"
+        rows.append(("evidence" if number == 0 else "", f"{where}\n{_cut(plain(one.text))}"))
+    return rows
+
+
+def _others(others: tuple[Others, ...]) -> list[tuple[str, str]]:
+    told = [f"rank {spoken(group.ranks)}: {group.what}" for group in others]
+    return [("after it", "\n".join(told))] if told else []
+
+
+def _cut(line: str) -> str:
+    line = line.strip()
+    return line if len(line) <= _SHOWN_WIDTH else f"{line[: _SHOWN_WIDTH - 1]}…"
+
+
+def _row(label: str, text: str) -> str:
+    room = terminal_columns()
+    lines = []
+    for line in text.split("\n"):
+        clean = line if "\x1b" in line else printable(line)
+        wrapped = textwrap.wrap(clean, room - _LABEL) if room and room > 2 * _LABEL else [clean]
+        lines += wrapped or [""]
+    head, *rest = lines
+    label = paint(label.ljust(_LABEL - 1), "dim")
+    return "\n".join([f"{label} {head}", *(" " * _LABEL + line for line in rest)])
+
+
+def why_fields(run: Observed, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "run_id": run.record.run_id,
+        "state": run.state.state.value,
+        "verdict": verdict.kind,
+        "class": verdict.state,
+        "sentence": verdict.sentence,
+        "attempt": verdict.attempt,
+        "node": verdict.node,
+        "first": _first(verdict.first),
+        "rule": verdict.rule or None,
+        "cause": verdict.cause or None,
+        "next": verdict.next or None,
+        "evidence": [
+            {"path": one.path, "line": one.line, "text": plain(one.text), "rank": one.rank}
+            for one in verdict.evidence
+        ],
+        "others": [{"what": group.what, "ranks": list(group.ranks)} for group in verdict.others],
+        "unsure": list(verdict.unsure),
+        "before": _before(verdict.before),
+    }
+
+
+def _before(before: Before | None) -> dict[str, Any] | None:
+    if before is None:
+        return None
+    return {"attempt": before.attempt, "class": before.state, "sentence": before.sentence}
+
+
+def _first(first: First | None) -> dict[str, Any] | None:
+    if first is None:
+        return None
+    return {
+        "rank": first.rank,
+        "node": first.node,
+        "host": first.host or None,
+        "device": first.device or None,
+        "exit_code": first.exit_code,
+        "signal": first.signal,
+        "exception": first.exception or None,
+        "message": first.message or None,
+        "t": first.ended,
+    }

@@ -1,0 +1,123 @@
+"""Whole tensors out of what ranks wrote, whoever they were, one at a time in memory."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from support.made_checkpoints import made_checkpoint, whole_tensors
+
+from orchestrator.checkpoints.convert import convert
+from orchestrator.checkpoints.manifest import DamagedCheckpoint, read_manifest
+from orchestrator.checkpoints.regions import Box, Span
+from orchestrator.checkpoints.tensor_file import mismatches
+from orchestrator.checkpoints.whole import Checkpoint
+from orchestrator.errors import Conflict, UserError
+
+
+def same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> bool:
+    return found.keys() == wanted.keys() and all(
+        found[key].dtype == wanted[key].dtype and np.array_equal(found[key], wanted[key])
+        for key in wanted
+    )
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_however_ranks_had_cut_the_tensors_they_come_out_whole(tmp_path: Path, ranks: int) -> None:
+    folder = made_checkpoint(tmp_path, 7, ranks=ranks)
+    done = convert(folder, read_manifest(folder), tmp_path / "out")
+    assert same(load_file(tmp_path / "out" / "tensors.safetensors"), whole_tensors(7))
+    assert done.tensors == len(whole_tensors(7))
+
+
+def test_the_result_is_a_checkpoint_of_one_rank(tmp_path: Path) -> None:
+    folder = made_checkpoint(tmp_path, 7)
+    convert(folder, read_manifest(folder), tmp_path / "out")
+    manifest = read_manifest(tmp_path / "out")
+    before = read_manifest(folder)
+    assert (manifest.world_size, set(manifest.layout.values())) == (1, {1})
+    assert (manifest.step, manifest.state) == (before.step, before.state)
+    assert mismatches(tmp_path / "out", manifest.files) == []
+    convert(tmp_path / "out", manifest, tmp_path / "again")
+    one, two = (tmp_path / name / "tensors.safetensors" for name in ("out", "again"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_the_weights_alone_have_the_models_own_names_and_an_index_where_they_are_cut(
+    tmp_path: Path,
+) -> None:
+    folder = made_checkpoint(tmp_path, 7)
+    convert(folder, read_manifest(folder), tmp_path / "out", weights_only=True)
+    wanted = {
+        key.removeprefix("model/"): value
+        for key, value in whole_tensors(7).items()
+        if key.startswith("model/")
+    }
+    assert same(load_file(tmp_path / "out" / "model.safetensors"), wanted)
+
+    convert(folder, read_manifest(folder), tmp_path / "cut", weights_only=True, shard_bytes=104)
+    index = json.loads((tmp_path / "cut" / "model.safetensors.index.json").read_text())
+    assert set(index["weight_map"]) == set(wanted)
+    assert len(set(index["weight_map"].values())) == 2
+    for name, file in index["weight_map"].items():
+        assert np.array_equal(load_file(tmp_path / "cut" / file)[name], wanted[name])
+
+
+def test_memory_is_that_of_the_largest_tensor(tmp_path: Path) -> None:
+    big = {f"model/{n}": np.full((64, 4096), n, dtype=np.float32) for n in range(16)}
+    halves = [{key: Box((0, rank * 2048), (64, 2048)) for key in big} for rank in range(2)]
+    folder = made_checkpoint(tmp_path, 1, tensors=big, regions=halves)
+    tracemalloc.start()
+    convert(folder, read_manifest(folder), tmp_path / "out")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    largest = 64 * 4096 * 4
+    hashing = 8 << 20  # its buffer
+    assert peak < hashing + 3 * largest < 16 * largest
+    assert same(load_file(tmp_path / "out" / "tensors.safetensors"), big)
+
+
+def test_what_a_rank_holds_for_itself_stays_behind(tmp_path: Path) -> None:
+    tensors = {"model/a": np.arange(4, dtype=np.float32), "rank/0/model/a": np.ones(4, np.float32)}
+    mine = {"model/a": Span(0, 4), "rank/0/model/a": Span(0, 4)}
+    folder = made_checkpoint(tmp_path, 1, tensors=tensors, regions=[mine])
+    convert(folder, read_manifest(folder), tmp_path / "out")
+    assert set(load_file(tmp_path / "out" / "tensors.safetensors")) == {"model/a"}
+
+
+@pytest.mark.parametrize("second", [Span(2, 4), Span(0, 3), Span(1, 4)])
+def test_an_element_that_is_missing_or_there_twice_is_damage(tmp_path: Path, second: Span) -> None:
+    tensors = {"model/a": np.arange(4, dtype=np.float32)}
+    first = Span(0, 1)
+    regions = [{"model/a": first}, {"model/a": second}]
+    folder = made_checkpoint(tmp_path, 1, tensors=tensors, regions=regions)
+    with Checkpoint(folder, read_manifest(folder)) as checkpoint:
+        if second == Span(1, 4):
+            assert bytes(checkpoint.read("model/a")) == tensors["model/a"].tobytes()
+            return
+        with pytest.raises(DamagedCheckpoint, match="each element of model/a once"):
+            checkpoint.read("model/a")
+
+
+def test_a_damaged_byte_never_gets_a_sound_hash(tmp_path: Path) -> None:
+    folder = made_checkpoint(tmp_path, 7)
+    shard = folder / "rank-00001.safetensors"
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(DamagedCheckpoint, match="rank-00001"):
+        convert(folder, read_manifest(folder), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:
+    folder = made_checkpoint(tmp_path, 7)
+    with pytest.raises(Conflict, match="exists already"):
+        convert(folder, read_manifest(folder), tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        convert(folder, read_manifest(folder), tmp_path / "file" / "out")

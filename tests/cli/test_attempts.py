@@ -1,0 +1,113 @@
+"""A run of several attempts, as `ptx status`, `ptx logs` and `ptx wait` tell of it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.made_checkpoints import made_checkpoint
+from support.made_runs import MadeRun
+from support.ptx import Ptx
+
+
+@pytest.fixture
+def ptx(tmp_path: Path) -> Ptx:
+    return Ptx(tmp_path / "runs", {"XDG_STATE_HOME": str(tmp_path / "state")})
+
+
+def thrice(ptx: Ptx) -> MadeRun:
+    """A node failed, then a rank did, and the third attempt came through."""
+    run = MadeRun(ptx.runs, "long-aaaaaa", created=time.time() - 4000).submitted()
+    run.started()
+    for step in range(10, 110, 10):
+        run.metrics(t=step * 10, step=step, steps=210, start_step=0, seconds=90.0, loss=3.0)
+    run.over("node-failure", t=1110, where="requeue", message="node n0 does not answer")
+    run.started(attempt=1, t=1200)
+    for step in range(90, 210, 10):
+        run.metrics(attempt=1, t=1210 + step, step=step, steps=210, start_step=80, seconds=95.0)
+    run.ended([1, 0], attempt=1, t=1500, message="RuntimeError: NCCL error")
+    run.over("failed", attempt=1, t=1501, where="allocation", message="rank 0 exited with 1")
+    run.started(attempt=2, t=1600)
+    run.metrics(attempt=2, t=1700, step=210, steps=210, start_step=200, seconds=50.0, loss=1.5)
+    return run.ended([0, 0], attempt=2, t=2000).over("completed", attempt=2, t=2001)
+
+
+def test_status_shows_every_attempt_and_what_they_cost(ptx: Ptx) -> None:
+    thrice(ptx)
+    page = ptx.ok("status", "long")
+    rows = {line.split()[0]: line for line in page.splitlines() if line.strip()}
+    assert "3: restarted after 1 failed, 1 node-failure" in rows["attempts"]
+    assert "node-failure  queued again" in page
+    assert page.index("again in place") < page.index("rank 0 exited with 1")
+    # 80 of the first attempt's steps, 120 of the second's and 10 of the third's: 720 + 1140 + 50 s
+    assert "95.6% of 33m18s went into steps that were kept, 20 steps lost" in rows["training"]
+    assert max(len(line) for line in page.splitlines() if "attempts/" not in line) <= 100
+
+
+def test_the_same_stands_in_json(ptx: Ptx) -> None:
+    run = thrice(ptx)
+    told: dict[str, Any] = json.loads(ptx.ok("status", "long", "--json"))
+    assert (told["state"], told["attempts"], told["attempt"]) == ("completed", [0, 1, 2], 2)
+    assert told["restarts"] == {"node-failure": 1, "failed": 1}
+    assert told["resumed"] == 0
+    assert [(one["class"], one["where"]) for one in told["history"]] == [
+        ("node-failure", "requeue"),
+        ("failed", "allocation"),
+        ("completed", None),
+    ]
+    cost = told["goodput"]
+    assert (cost["kept_seconds"], cost["kept_steps"], cost["lost_steps"]) == (1910.0, 210, 20)
+    assert cost["wall_seconds"] == pytest.approx(1998)
+    assert cost["effective_training_time_ratio"] == pytest.approx(1910 / 1998)
+    assert told["ended"] == pytest.approx(run.created + 2000)
+
+
+def test_a_run_of_one_attempt_is_shown_without_the_table(ptx: Ptx) -> None:
+    MadeRun(ptx.runs, "once-aaaaaa").completed()
+    page = ptx.ok("status", "once")
+    assert "ATTEMPT" not in page and "attempts  " not in page
+    assert json.loads(ptx.ok("status", "once", "--json"))["goodput"] is None
+
+
+def test_a_run_that_failed_and_has_saved_is_one_command_from_going_on(ptx: Ptx) -> None:
+    run = MadeRun(ptx.runs, "down-aaaaaa").failed()
+    assert "ptx resume" not in ptx("status", "down").stderr
+    made_checkpoint(run.layout.root, 10)
+    assert ptx("status", "down").stderr.endswith("\n      ptx resume down-aaaaaa\n")
+
+
+def test_logs_are_those_of_the_newest_attempt_unless_asked(ptx: Ptx) -> None:
+    run = MadeRun(ptx.runs, "log-aaaaaa").completed().started(attempt=1, t=70)
+    run.ended([0, 0], attempt=1, t=80)
+    for attempt in (0, 1):
+        log = run.layout.rank_log(attempt, 0, 0)
+        log.write_text(f"2026-11-21T00:00:0{attempt}.000000Z o words of attempt {attempt}\n")
+    assert "attempt 1" in ptx.ok("logs", "log") and "attempt 0" not in ptx.ok("logs", "log")
+    assert "attempt 0" in ptx.ok("logs", "log", "--attempt", "0")
+    both = ptx.ok("logs", "log", "--attempt", "all")
+    assert both.index("attempt 0") < both.index("attempt 1")
+
+
+def test_wait_goes_on_through_restarts(ptx: Ptx) -> None:
+    run = MadeRun(ptx.runs, "wait-aaaaaa").supervised().started()
+    run.ended([0, 1], t=10)  # nobody has said yet what is to follow
+
+    def go_on() -> None:
+        time.sleep(1.5)
+        run.over("failed", t=11, where="allocation")
+        time.sleep(1.5)
+        run.started(attempt=1, t=20)
+        time.sleep(1.5)
+        run.ended([0, 0], attempt=1, t=30)
+
+    meanwhile = threading.Thread(target=go_on)
+    meanwhile.start()
+    done = ptx("wait", "wait")
+    meanwhile.join()
+    assert done.returncode == 0, done.stderr
+    assert "completed" in done.stdout
+    assert "Restarting: attempt 0 ended, failed" in done.stderr

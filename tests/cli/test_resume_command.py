@@ -1,0 +1,207 @@
+"""`ptx resume`: the same run again, once, from where it should, and nothing else changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.kill_resume import NOT_STARTED, POINTS
+from support.made_checkpoints import made_checkpoint
+from support.made_runs import MadeRun
+from support.ptx import CHECKOUT, Ptx
+
+from orchestrator.runs.events import read_events
+from orchestrator.runs.layout import RunLayout
+
+pytestmark = pytest.mark.slow
+
+# Ends before the launcher starts, within a second, unless SETUP says otherwise.
+SPEC = """\
+name: again
+entrypoint: {command: [python3, -c, "import os; print(os.environ['WORD'])"]}
+resources: {procs_per_node: 1, gpus_per_node: 0}
+env: {WORD: before}
+setup: ["echo setup; exit 3"]
+"""
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real run whose setup failed; tests take copies of its whole root."""
+    root = tmp_path_factory.mktemp("ended")
+    ptx = Ptx(root / "runs", {"XDG_STATE_HOME": str(root / "state")})
+    (root / "again.yaml").write_text(SPEC)
+    run = ptx.submit(root / "again.yaml")
+    assert ptx("wait", run.name).returncode == 1
+    return run
+
+
+@pytest.fixture
+def ptx(tmp_path: Path) -> Ptx:
+    return Ptx(tmp_path / "runs", {"XDG_STATE_HOME": str(tmp_path / "state")})
+
+
+@pytest.fixture
+def run(ended: Path, ptx: Ptx) -> Path:
+    """The run, as if it had been made here."""
+    copy = ptx.runs / ended.name
+    shutil.copytree(ended, copy)
+    for path in (copy / "bundle").iterdir():
+        data = path.read_bytes()
+        if path.suffix != ".pyz":
+            path.write_bytes(data.replace(str(ended).encode(), str(copy).encode()))
+    return copy
+
+
+def types(run: Path) -> list[str]:
+    return [event.type for event in read_events(RunLayout(run))]
+
+
+def plan(run: Path, bundle: str = "bundle") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / bundle / "plan.json").read_text())
+    return found
+
+
+def test_a_run_that_failed_is_put_right_and_completes(ptx: Ptx, run: Path) -> None:
+    done = ptx("resume", "again", "--set", "setup=[]", "--set", "env.WORD=after")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{run.name}\n"
+    assert "attempt 1 begins at step 0: there is no whole checkpoint" in done.stderr
+    assert "env.WORD  before -> after" in done.stderr
+    assert ptx("wait", "again").returncode == 0, ptx.story(run)
+    assert "after" in ptx.ok("logs", "again")
+    state = ptx.state(run)
+    assert (state["state"], state["attempts"], state["resumed"]) == ("completed", [0, 1], 1)
+    assert state["restarts"] == {}
+    assert plan(run)["workdir"] == plan(run, "bundle.000")["workdir"]
+    assert (run / "spec.yaml").read_text() == SPEC
+    # And once more, from a spec that is by now the changed one.
+    again = ptx.ok("resume", "again", "--dry-run", "--json")
+    told = json.loads(again)
+    assert (told["attempt"], told["changes"], told["job_id"]) == (2, [], None)
+
+
+def test_a_dry_run_prints_everything_and_touches_nothing(ptx: Ptx, run: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if "events" not in str(path)}
+    done = ptx("resume", "again", "--dry-run", "--set", "env.WORD=after")
+    assert done.returncode == 0
+    assert "# ==> plan.json" in done.stdout and "env.WORD  before -> after" in done.stderr
+    after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if "events" not in str(path)}
+    assert after == before
+    assert types(run).count("intent") == 1
+
+
+def test_a_run_that_goes_on_is_not_resumed(ptx: Ptx) -> None:
+    MadeRun(ptx.runs, "live-aaaaaa").supervised().started()
+    done = ptx("resume", "live")
+    assert done.returncode == 5
+    assert "has not ended: it is running" in done.stderr
+    assert "`ptx cancel live-aaaaaa` ends it" in done.stderr
+    error = json.loads(ptx("resume", "live", "--json").stdout)["error"]
+    assert error["code"] == "conflict"
+    assert ptx("resume", "nothing").returncode == 3
+
+
+def test_an_end_that_may_be_taken_back_is_none_and_one_that_nobody_knows_is(
+    ptx: Ptx, tmp_path: Path
+) -> None:
+    run = MadeRun(ptx.runs, "gone-aaaaaa", scheduler="slurm").submitted("12").started()
+    run.ended([-9, -15], t=40)  # nobody says whether that was the out-of-memory killer's
+    tools, sacct = tmp_path / "bin", tmp_path / "bin" / "sacct"
+    tools.mkdir()
+    (tools / "scontrol").write_text("#!/bin/sh\necho 'Slurmctld(primary) at h is UP'\n")
+    (tools / "squeue").write_text("#!/bin/sh\n")
+    sacct.write_text("#!/bin/sh\necho '12|PREEMPTED|0:15|None'\n")
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    ptx.env["PATH"] = f"{tools}:{os.environ['PATH']}"
+    refused = ptx("resume", "gone")
+    assert refused.returncode == 5
+    assert "may not have ended" in refused.stderr and "`ptx cancel gone-aaaaaa`" in refused.stderr
+    sacct.write_text("#!/bin/sh\nexit 1\n")  # no accounting, and squeue has forgotten it
+    assert "spec.yaml" in ptx("resume", "gone").stderr  # it goes on to the bundle, which this lacks
+
+
+def test_it_says_where_it_continues_and_going_back_stays_in_the_plan(ptx: Ptx, run: Path) -> None:
+    for step in (10, 20, 30):
+        made_checkpoint(run, step)
+    dry = ["resume", "again", "--dry-run"]
+    assert "continues from step 30 of attempt 0, saved by 2 ranks under zero3" in ptx(*dry).stderr
+    assert "continues from step 20" in ptx(*dry, "--from", "20").stderr
+    assert "begins at step 0: --from 0" in ptx(*dry, "--from", "0").stderr
+    missing = ptx(*dry, "--from", "25")
+    assert missing.returncode == 3
+    assert "There are steps 10, 20, 30." in missing.stderr
+    never = ptx(*dry, "--set", "checkpoint.resume=never")
+    assert "begins at step 0: checkpoint.resume is never" in never.stderr
+
+    os.truncate(run / "checkpoints" / "step-00000030.a000" / "rank-00000.safetensors", 9)
+    torn = ptx(*dry).stderr
+    assert "step 30 lacks files and is passed over" in torn and "continues from step 20" in torn
+
+    assert ptx("resume", "again", "--from", "10").returncode == 0
+    assert ptx("wait", "again").returncode == 1
+    assert plan(run)["resume_from"] == {"step": 10, "attempt": 1}
+    assert "continues from step 10" in ptx(*dry).stderr  # 20 and 30 are another history
+    listed = json.loads(ptx.ok("checkpoints", "list", "again", "--json"))["checkpoints"]
+    assert [one["eligible"] for one in listed] == [False, False, True]
+
+
+def test_of_two_who_resume_at_the_same_moment_one_does(ptx: Ptx, run: Path) -> None:
+    environment = os.environ | {"PTX_RUNS": str(ptx.runs)} | ptx.env
+    argv = [*ptx.argv, "resume", "again"]
+    many = [
+        subprocess.Popen(argv, cwd=CHECKOUT, env=environment, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    codes = [(one.wait(), one.stderr.read() if one.stderr else "") for one in many]
+    started = [event for event in types(run) if event == "supervisor_started"]
+    resumed = [code for code, _ in codes if code == 0]
+    # One that comes late may find a run that has ended again, and resume that.
+    assert len(started) - 1 == len(resumed) >= 1, codes
+    assert {code for code, _ in codes} <= {0, 5}, codes
+    assert len(list((run / "events").glob("resume-*"))) == len(resumed)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_client_that_is_killed_leaves_one_job_or_none_and_the_next_command_knows(
+    ptx: Ptx, run: Path, point: str
+) -> None:
+    script = CHECKOUT / "tests" / "support" / "kill_resume.py"
+    path = os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "tests")])
+    killed = Ptx(ptx.runs, ptx.env | {"PYTHONPATH": path}, argv=(sys.executable, str(script)))
+    assert killed(point, "resume", "again").returncode == -signal.SIGKILL
+
+    state = json.loads(ptx("wait", "again", "--json", timeout=60).stdout)
+    begun = [] if point in NOT_STARTED else [1]
+    assert (state["state"], state["attempts"]) == ("launch-error", [0, *begun]), ptx.story(run)
+    assert types(run).count("supervisor_started") == 1 + len(begun)
+    if "bundle" in point:
+        done = ptx("resume", "again", "--set", "env.WORD=after")
+        assert done.returncode == 0, done.stderr
+        assert "env.WORD  before -> after" in done.stderr
+        state = json.loads(ptx("wait", "again", "--json", timeout=60).stdout)
+        assert state["attempts"] == [0, 1]
+        assert types(run).count("supervisor_started") == 2
+        assert not list(run.glob(".bundle*"))
+
+
+def test_secrets_are_taken_from_here_and_must_be_set(ptx: Ptx, run: Path) -> None:
+    secret = ["--set", "secrets=[MY_TEST_TOKEN]"]
+    missing = ptx("resume", "again", *secret)
+    assert missing.returncode == 2
+    assert "MY_TEST_TOKEN, which is not set here" in missing.stderr
+    assert types(run).count("intent") == 1
+    tell = "setup=['test \"$MY_TEST_TOKEN\" = word && echo it is there; exit 3']"
+    ptx.env |= {"MY_TEST_TOKEN": "word"}
+    assert ptx("resume", "again", *secret, "--set", tell).returncode == 0
+    ptx("wait", "again")
+    log = (run / "attempts" / "001" / "node-0000" / "launcher.log").read_text()
+    assert "it is there" in log
