@@ -42,7 +42,7 @@ REPAIR = 50.0
 
 class Punisher:
     def __init__(self, cluster: Cluster, run: Path, seed: int) -> None:
-        self.cluster, self.run, self.random = cluster, run, random.Random(seed)
+        self.cluster, self.run, self.random = cluster, run, random.Random(seed)  # noqa: S311 - blows, no secrets
         self.blows: Counter[str] = Counter()
         self.repair_at: float | None = None
 

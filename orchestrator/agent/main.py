@@ -1,21 +1,26 @@
-"""`agent.pyz node PLAN_JSON` and `agent.pyz shim -- ARGV...`."""
+"""`agent.pyz job PLAN_JSON -- SRUN...`, `agent.pyz node PLAN_JSON`, `agent.pyz shim -- ARGV...`."""
 
 from __future__ import annotations
 
 import sys
 
 USAGE = """usage: agent.pyz node [--parent-death[=PID]] PLAN_JSON
+       agent.pyz job PLAN_JSON -- SRUN...
        agent.pyz shim -- ARGV...
 """
 
 
 def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
-    # Each branch imports its own half: a shim starts without the agent's modules.
+    # Each branch imports its own part: a shim starts without the agent's modules.
     if words[:2] == ["shim", "--"] and len(words) > 2:
         from orchestrator.agent.shim import run_shim
 
         return run_shim(words[2:])
+    if words[:1] == ["job"] and words[2:3] == ["--"] and len(words) > 3:
+        from orchestrator.agent.job import run_job
+
+        return run_job(words[1], words[3:])
     if words[:1] == ["node"] and len(words) in (2, 3):
         from orchestrator.agent.node import run_node
 

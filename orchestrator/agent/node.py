@@ -11,32 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.agent.checks import problems
+from orchestrator.agent.conclusion import Conclusion, Seen, conclude
+from orchestrator.agent.deputy import Deputy
 from orchestrator.agent.ending import STEP, Ending
 from orchestrator.agent.environment import launch_environment
 from orchestrator.agent.events import Events
-from orchestrator.agent.files import last_line, open_log
+from orchestrator.agent.files import open_log
 from orchestrator.agent.heartbeat import Heartbeat
 from orchestrator.agent.linux import become_subreaper, set_name, set_parent_death_signal
 from orchestrator.agent.place import NotStartable, Place, read_plan
-from orchestrator.agent.processes import (
-    Process,
-    ancestors,
-    bearers,
-    descendants,
-    process_table,
-    read_process,
-)
-from orchestrator.agent.ranks import (
-    Record,
-    code_of,
-    first_failure,
-    outcome,
-    read_records,
-    signal_name,
-    told_to_end,
-)
+from orchestrator.agent.processes import Process, read_process
+from orchestrator.agent.ranks import code_of, signal_name
 from orchestrator.agent.spawn import spawn
 from orchestrator.agent.stderr import SAID, tell
+from orchestrator.agent.stopping import Stopping
+from orchestrator.agent.sweep import sweep_set
 from orchestrator.agent.watch import RankWatch, shims_by_rank
 
 _TICK = 0.5
@@ -48,9 +37,9 @@ _RECORD_SECONDS = 5.0
 """How long shims may take to leave their records once the launcher is gone."""
 _STRAY_GRACE = 2.0
 """For what a rank left behind."""
-_OVER = ("completed", "rank-failed")
-"""Nothing starts such a run again, so its secrets go. SLURM may requeue one that was told to end,
-and where no rank ran other nodes may not have read them yet."""
+_REQUEUE_SECONDS = 30.0
+"""Of the time between SLURM's warning and the limit, what the end of this node and the way back
+into the queue may take; a quarter of it where that is less."""
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _WAITED = {*_STOP, signal.SIGUSR2, signal.SIGCHLD}
 _BLOCKED_BELOW = {signal.SIGTERM, signal.SIGUSR2}
@@ -64,16 +53,21 @@ class Node:
         self._place = place
         self._plan = plan
         self._parent = parent
+        self._restart: Mapping[str, Any] = plan.get("restart") or {}
         self._events = Events(place.events, place.file_mode)
         self._log = open_log(place.node_dir / "launcher.log", place.file_mode)
         self._heartbeat = Heartbeat(place.node_dir / "heartbeat", place.file_mode)
         self._watch = RankWatch(place.node_dir)
+        self._stopping = Stopping(self._restart.get("hang_after"))
+        self._deputy = Deputy(place, plan, self._events)
         self._start = _own_start()
         self._launcher: int | None = None
         self._launcher_status: int | None = None
         self._stop_signal: str | None = None
+        self._stop_by: float | None = None
         self._failed_at: float | None = None
         self._ended_at: float | None = None
+        self._hung = False
         self._message: str | None = None
 
     def run(self) -> int:
@@ -90,13 +84,19 @@ class Node:
             self._launch()
         except NotStartable as error:
             self._say(str(error))
-            return self._node_ended("check-failed", {}, None, complete=False)
-        self._follow()
-        self._end()
-        return self._conclude()
+            ending = Conclusion("check-failed", {}, None, None, None, complete=False)
+        else:
+            self._follow()
+            self._end()
+            ending = conclude(self._place.node_dir, int(self._plan["procs_per_node"]), self._seen())
+        code = self._node_ended(ending)
+        self._stopping.remove()
+        self._deputy.say_farewell()
+        return code
 
     def _launch(self) -> None:
         env = launch_environment(self._place, self._plan, os.environ)
+        env.update(self._stopping.environment)
         found = list(problems(self._plan, os.environ))
         if found:
             raise NotStartable("\n".join(found))
@@ -120,10 +120,18 @@ class Node:
         """Until the launcher has ended, somebody wants the end, or a failure was left unmet."""
         while not self._launcher_ended() and self._stop_signal is None:
             self._wait(_TICK)
-            if self._failed_at is None and self._watch.poll():
+            stopping = self._stopping.asked is not None
+            if self._failed_at is None and self._watch.poll(stopping=stopping):
                 self._failed_at = time.monotonic()
             if self._overdue():
                 self._say("a rank has failed and the launcher goes on; ending everything")
+                return
+            if self._stop_by is not None and time.monotonic() > self._stop_by:
+                self._say("the time limit is near and the ranks go on; ending everything")
+                return
+            if self._stopping.hangs():
+                self._hung = True
+                self._say(f"no rank here made a step for {self._restart['hang_after']} s")
                 return
 
     def _overdue(self) -> bool:
@@ -136,16 +144,17 @@ class Node:
         by_itself = self._launcher_ended()
         if by_itself:
             self._await_shims()
-        grace = float(self._plan["grace_seconds"])
+        grace = _grace(self._plan)
         if by_itself and not shims_by_rank():
             grace = min(grace, _STRAY_GRACE)
-        elif self._failed_at is not None:
+        elif self._failed_at is not None or self._hung:
             grace = min(grace, _FAILURE_GRACE)
         if not by_itself:
             self._ended_at = time.time()
         ending = Ending(self._sweep_set, grace)
         while not ending.step():
             self._wait(STEP)
+        self._wait(0)  # a SIGTERM that came at the same time explains how the ranks ended
         if ending.left:
             names = ", ".join(f"{process.pid} ({process.name})" for process in ending.left)
             self._say(f"these processes survive SIGKILL, they hang in the kernel: {names}")
@@ -156,19 +165,7 @@ class Node:
             self._wait(STEP)
 
     def _sweep_set(self) -> list[Process]:
-        """What this agent has started, and what bears its mark though it got away."""
-        table = process_table()
-        ours = {process.pid: process for process in descendants(os.getpid(), table)}
-        young = [
-            process
-            for process in table.values()
-            if process.start >= self._start and process.pid not in ours
-        ]
-        for process in bearers(self._place.mark, young):
-            ours[process.pid] = process
-        for pid in ancestors(os.getpid(), table):
-            ours.pop(pid, None)
-        return list(ours.values())
+        return sweep_set(self._place.mark, self._start)
 
     def _wait(self, seconds: float) -> None:
         """Sleep, or less where a signal or the end of a child comes; keep the books."""
@@ -178,14 +175,28 @@ class Node:
             received = signal.sigtimedwait(_WAITED, 0)
         if self._parent is not None and os.getppid() != self._parent:
             self._stop_signal = self._stop_signal or "the supervisor's death"
+        self._deputy.look()
         self._reap()
         self._heartbeat.beat_if_due()
 
     def _take(self, number: int) -> None:
         if number in _STOP:
             self._stop_signal = self._stop_signal or signal_name(number)
+            self._ask_to_stop("terminated", _grace(self._plan))
         elif number == signal.SIGUSR2:
             self._events.append("signal", name="SIGUSR2")
+            warning = self._restart.get("warning")
+            if self._stopping.asked is None:
+                self._ask_to_stop("time-limit", warning)
+            if warning is not None and self._stop_by is None:
+                left = warning - min(_REQUEUE_SECONDS, warning / 4)
+                self._stop_by = time.monotonic() + left
+
+    def _ask_to_stop(self, reason: str, seconds: float | None) -> None:
+        try:
+            self._stopping.ask(reason, None if seconds is None else time.time() + seconds)
+        except OSError as error:
+            self._say(f"the ranks cannot be asked to stop: {error.strerror}")
 
     def _reap(self) -> None:
         while True:
@@ -201,73 +212,32 @@ class Node:
     def _launcher_ended(self) -> bool:
         return self._launcher_status is not None
 
-    def _conclude(self) -> int:
-        records = read_records(self._place.node_dir)
-        expected = int(self._plan["procs_per_node"])
-        first = first_failure(records, self._ended_at)
-        stopped = self._stop_signal is not None and self._ended_at is not None
-        if stopped and first is not None and told_to_end(records[first["rank"]]):
-            first = None  # SLURM's SIGTERM reached the rank before it reached the agent
-        reason = outcome(
-            records,
-            expected,
-            terminated=stopped and first is None,
+    def _seen(self) -> Seen:
+        return Seen(
             launched=self._place.launching.exists(),
+            launcher_status=self._launcher_status,
+            ended_at=self._ended_at,
+            stop_signal=self._stop_signal,
+            asked=self._stopping.asked,
+            hung=self._hung,
         )
-        if reason in ("setup-failed", "launch-failed"):
-            self._tell_launch_failure(reason)
-        elif reason == "terminated":
-            self._message = f"ended by {self._stop_signal}"
-        complete = len(records) >= expected and not any(map(code_of, records.values()))
-        return self._node_ended(reason, records, first, complete=complete)
 
-    def _tell_launch_failure(self, reason: str) -> None:
-        """How it ended into the log; why, as the log's last line has it, into node_ended too."""
-        why = last_line(self._place.node_dir / "launcher.log")
-        how, failed = self._launcher_end(reason)
-        self._say(how)
-        if not failed or not why:
-            return
-        if not why.startswith(SAID):
-            self._message = f"{how}: {why}"
-        elif (
-            reason == "setup-failed"
-        ):  # once it is the launcher, its last word was that all is well
-            self._message = why.removeprefix(SAID)
-
-    def _launcher_end(self, reason: str) -> tuple[str, bool]:
-        """In one sentence how it ended, and whether that was by itself with a code of failure."""
-        what = "launch.sh" if reason == "setup-failed" else "the launcher"
-        status = self._launcher_status
-        if status is None or self._ended_at is not None:
-            return f"{what} was ended because a rank's shim vanished", False
-        code = os.waitstatus_to_exitcode(status)
-        how = f"was ended by {signal_name(-code)}" if code < 0 else f"ended with code {code}"
-        when = " before it came to the launcher" if reason == "setup-failed" else ""
-        return f"{what} {how}{when}", code > 0
-
-    def _node_ended(
-        self,
-        reason: str,
-        records: Mapping[int, Record],
-        first: Mapping[str, Any] | None,
-        *,
-        complete: bool,
-    ) -> int:
-        code = 0 if complete else 1
+    def _node_ended(self, ending: Conclusion) -> int:
+        if ending.said is not None:
+            self._say(ending.said)
+        # srun ends the other nodes when one ends with a failure: they may not have saved yet.
+        code = 0 if ending.complete or ending.reason == "stopped" else 1
         self._events.append(
             "node_ended",
             attempt=self._place.attempt,
             node=self._place.node_rank,
             rc=code,
-            reason=reason,
-            ranks={str(rank): code_of(records[rank]) for rank in sorted(records)},
-            first_failure=first,
-            message=self._message,
+            reason=ending.reason,
+            ranks={str(rank): code_of(ending.records[rank]) for rank in sorted(ending.records)},
+            first_failure=ending.first,
+            stepped=self._stopping.stepped,
+            message=ending.message or self._message,
         )
-        if self._place.node_rank == 0 and reason in _OVER:
-            with contextlib.suppress(OSError):
-                (self._place.run_dir / "secrets").unlink(missing_ok=True)
         return code
 
     def _say(self, sentence: str) -> None:
@@ -279,13 +249,20 @@ class Node:
                 os.write(self._log, f"{SAID}{line}\n".encode("utf-8", "replace"))
 
 
+def _grace(plan: Mapping[str, Any]) -> float:
+    """Seconds for the ranks after SIGTERM: what SLURM leaves, where the supervisor knows it."""
+    given = os.environ.get("PTX_GRACE", "") if plan["scheduler"] != "local" else ""
+    return float(given or plan["grace_seconds"])
+
+
 def _own_start() -> int:
     myself = read_process(os.getpid())
     return myself.start if myself else 0
 
 
 def run_node(plan_path: str, *, parent_death: bool, parent: int) -> int:
-    """Run this node's part; 0 only when every local rank's exit record says 0.
+    """Run this node's part; 0 only when every local rank's exit record says 0, or when the ranks
+    ended because they were asked to.
 
     With `parent_death` the end of the parent process (`parent`, else whoever it is now) is an
     order to end.

@@ -36,12 +36,12 @@ def mark_of(run_dir: Path, run_id: str, attempt: int, node_rank: int) -> str:
 
 
 class Place:
-    """Attempt and node rank from the scheduler's environment, and the paths they name."""
+    """Attempt (the supervisor's word) and node rank (the scheduler's), and the paths they name."""
 
     def __init__(self, plan_path: Path, plan: Mapping[str, Any], env: Mapping[str, str]) -> None:
         # A local run started inside an allocation sees SLURM's names, which are not about it.
         slurm = plan["scheduler"] != "local"
-        self.attempt = _number(env, "SLURM_RESTART_COUNT" if slurm else None, "PTX_ATTEMPT")
+        self.attempt = _number(env, "PTX_ATTEMPT")
         self.node_rank = _number(env, "SLURM_NODEID" if slurm else None, "PTX_NODE_RANK")
         self.plan_path = plan_path
         self.bundle = plan_path.parent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from orchestrator.agent.linux import open_pidfd
 
@@ -70,9 +70,9 @@ def ancestors(pid: int, table: dict[int, Process]) -> set[int]:
     return found
 
 
-def bearers(mark: str, among: Iterable[Process]) -> list[Process]:
-    """Those of this user's processes whose environment holds `PTX_MARK=<mark>`."""
-    return [process for process in among if environment_value(process.pid, "PTX_MARK") == mark]
+def bearers(marks: Container[str | None], among: Iterable[Process]) -> list[Process]:
+    """Those of this user's processes whose environment holds one of these as PTX_MARK."""
+    return [process for process in among if environment_value(process.pid, "PTX_MARK") in marks]
 
 
 def environment_value(pid: int, name: str) -> str | None:

@@ -13,7 +13,7 @@ from orchestrator.agent.processes import (
     environment_value,
     process_table,
 )
-from orchestrator.agent.ranks import code_of, read_record
+from orchestrator.agent.ranks import code_of, read_record, told_to_end
 
 _VANISHED_SECONDS = 2.0
 """A shim gone for so long has not been replaced by a launcher that restarts its ranks."""
@@ -28,8 +28,9 @@ class RankWatch:
         self._gone: dict[int, float] = {}
         self._fine: set[int] = set()
 
-    def poll(self) -> bool:
-        """Whether a rank has failed."""
+    def poll(self, *, stopping: bool = False) -> bool:
+        """Whether a rank has failed. `stopping`: the ranks were asked to end, and one that does
+        has not."""
         try:
             names = {entry.name for entry in os.scandir(self._folder)}
         except OSError:
@@ -39,7 +40,7 @@ class RankWatch:
         self._fine &= ended  # a launcher that restarts a rank has its record removed
         for rank in ended - self._fine:
             record = read_record(self._folder / f"rank-{rank:05d}.exit.json")
-            if record is not None and code_of(record):
+            if record is not None and code_of(record) and not (stopping and told_to_end(record)):
                 return True
             self._fine.add(rank)
         running = started - ended

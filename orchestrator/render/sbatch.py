@@ -6,13 +6,10 @@ from collections.abc import Iterator
 
 from orchestrator.errors import UserError
 from orchestrator.plan.plan import Plan
+from orchestrator.plan.restart import returns_by_slurm, warning_seconds
 from orchestrator.render.quoting import load_template
 from orchestrator.render.sbatch_header import Option, header, job_options
 from orchestrator.spec.job import JobSpec
-from orchestrator.spec.quantities import seconds
-
-_SIGNAL_BEFORE = 120
-"""Seconds: SLURM may send the warning up to 60 s early, and saving takes some time."""
 
 
 def job_sbatch(spec: JobSpec, plan: Plan) -> bytes:
@@ -20,7 +17,8 @@ def job_sbatch(spec: JobSpec, plan: Plan) -> bytes:
     options: list[Option] = [
         ("job-name", plan.run_id),
         ("comment", f"ptx:{plan.run_id}"),
-        *job_options(spec, plan),
+        *job_options(spec, plan, spare=spec.resources.spare_nodes),
+        *_spares(spec),
         *_signal(spec),
         *_requeue(spec),
         ("output", filename_pattern(f"{plan.run_dir}/scheduler.log")),
@@ -64,14 +62,15 @@ def filename_pattern(path: str) -> str:
 
 
 def _signal(spec: JobSpec) -> Iterator[Option]:
-    # Before a limit that the partition sets, there is nobody to say how long before.
-    if spec.resources.time_limit is not None:
-        before = spec.slurm.signal_before
-        if before is None:
-            before = min(_SIGNAL_BEFORE, seconds(spec.resources.time_limit) // 2)
+    if (before := warning_seconds(spec)) is not None:
         yield "signal", f"USR2@{before}"
+
+
+def _spares(spec: JobSpec) -> Iterator[Option]:
+    if spec.resources.spare_nodes:
+        yield "no-kill", True  # a dead node ends the step, and the supervisor takes a spare one
 
 
 def _requeue(spec: JobSpec) -> Iterator[Option]:
     if not {"requeue", "no-requeue"} & spec.slurm.options.keys():
-        yield ("requeue" if spec.restart.max else "no-requeue"), True
+        yield ("requeue" if returns_by_slurm(spec) else "no-requeue"), True

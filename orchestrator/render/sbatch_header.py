@@ -12,7 +12,16 @@ from orchestrator.spec.quantities import mebibytes, seconds
 
 Option = tuple[str, "str | int | bool"]
 
-_OWNED = {"job-name", "comment", "nodes", "ntasks", "ntasks-per-node", "output", "error"} | {
+_OWNED = {
+    "job-name",
+    "comment",
+    "no-kill",
+    "nodes",
+    "ntasks",
+    "ntasks-per-node",
+    "output",
+    "error",
+} | {
     "open-mode",
     "export",
     "signal",
@@ -43,15 +52,16 @@ def sbatch_line(name: str, value: str | int | bool) -> Shell:
     return Shell(f"#SBATCH --{name}={text}")
 
 
-def job_options(spec: JobSpec, plan: Plan) -> Iterator[Option]:
-    """What every sbatch script of this plan asks for. Raise UserError for contradictions."""
-    yield from _size(spec, plan)
+def job_options(spec: JobSpec, plan: Plan, *, spare: int = 0) -> Iterator[Option]:
+    """What every sbatch script of this plan asks for, with `spare` more nodes. Raise UserError for
+    contradictions."""
+    yield from _size(spec, plan, spare)
     yield from _place(spec)
     yield from _more(spec)
 
 
-def _size(spec: JobSpec, plan: Plan) -> Iterator[Option]:
-    yield "nodes", plan.nodes
+def _size(spec: JobSpec, plan: Plan, spare: int) -> Iterator[Option]:
+    yield "nodes", plan.nodes + spare
     yield "ntasks-per-node", 1
     if spec.resources.cpus_per_task is not None:
         yield "cpus-per-task", spec.resources.cpus_per_task

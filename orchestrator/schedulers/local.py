@@ -18,6 +18,7 @@ from orchestrator.render.bundle import Bundle, BundleFile
 from orchestrator.runs.events import Event, read_events
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.process import Process, alive, host_name
+from orchestrator.runs.submissions import current
 from orchestrator.schedulers.base import JobInfo, JobState
 from orchestrator.spec.job import JobSpec
 
@@ -93,7 +94,7 @@ class Local:
         return None
 
     def query(self, jobs: Mapping[str, RunLayout]) -> Sequence[JobInfo]:
-        return [_info(job_id, read_events(layout)) for job_id, layout in jobs.items()]
+        return [_info(job_id, current(read_events(layout))) for job_id, layout in jobs.items()]
 
 
 def _visible_gpus() -> int:

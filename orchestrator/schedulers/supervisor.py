@@ -1,5 +1,6 @@
 """The process that stays with a local run: it waits for GPUs, holds their lease and starts the
-agent. It lives as long as the run, so it imports little.
+agent, once more where an attempt failed and the spec allows it. It lives as long as the run, so it
+imports little.
 
 Started detached, with argv `CODE ROOT RUN_DIR` (see local.py). Its standard output carries one
 JSON line to whoever started it, `{"job_id": ...}` or `{"error": ..., "hint": ...}`; what it prints
@@ -19,7 +20,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from orchestrator.agent.attempts import (
+    attempt_numbers,
+    begin_attempt,
+    past_of,
+    read_events,
+    read_nodes,
+    record_end,
+)
+from orchestrator.agent.classes import Evidence, Policy, Verdict, judge, pause
 from orchestrator.agent.ending import Ending
+from orchestrator.agent.events import Events
 from orchestrator.agent.linux import become_subreaper
 from orchestrator.agent.place import mark_of
 from orchestrator.agent.processes import Process, bearers, descendants, process_table
@@ -31,7 +42,7 @@ from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.process import host_name, this_process
 from orchestrator.schedulers.lease import Holder, Lease, Leases, lease_folder
 
-ATTEMPT, NODE = 0, 0
+NODE = 0
 POLL_SECONDS = 2.0
 REFRESH_SECONDS = 3600.0
 END_SECONDS = 18
@@ -97,18 +108,16 @@ class Run:
         self._plan = plan
         self._signals = signals
         self._wanted = int(plan["gpus_per_node"])
+        self._shared = bool(layout.events.stat().st_mode & 0o020)
+        self._path = layout.events / "supervisor.jsonl"
+        self._events = Events(self._path, 0o660 if self._shared else 0o600)
+        restart = plan["restart"]
+        self._policy = Policy(
+            int(restart.get("max", 0)), restart.get("on", ()), float(restart.get("backoff", 0))
+        )
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Append to events/supervisor.jsonl, with the permissions of the folder."""
-        line = json.dumps({"v": 1, "t": round(time.time(), 6), "type": kind, **fields})
-        mode = 0o660 if self._layout.events.stat().st_mode & 0o020 else 0o600
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        descriptor = os.open(self._layout.events / "supervisor.jsonl", flags, mode)
-        try:
-            os.fchmod(descriptor, mode)
-            os.write(descriptor, line.encode() + b"\n")
-        finally:
-            os.close(descriptor)
+        self._events.append(kind, **fields)
 
     def open_leases(self) -> Leases | None:
         """None for a run on CPU. Raises UserError where waiting would be for ever."""
@@ -132,7 +141,7 @@ class Run:
             if lease is None or self._signals.stop:
                 end = {"rc": -int(signal.SIGTERM), "message": STOPPED}
             else:
-                end = {"rc": self._run_agent(lease)}
+                end = {"rc": self._run_attempts(lease)}
         finally:
             self.event("supervisor_ended", **end)
         return int(end["rc"])
@@ -160,12 +169,42 @@ class Run:
                 devices, _ = self._devices()
         return None
 
-    def _run_agent(self, lease: Lease) -> int:
+    def _run_attempts(self, lease: Lease) -> int:
+        """One after another, until one is the last; that one's exit code."""
         become_subreaper()
-        self.event(
-            "job_started", job_id=local_job_id(os.getpid()), attempt=ATTEMPT, host=host_name()
-        )
-        agent = self._start_agent(lease)
+        retries = 0
+        while True:
+            attempt = begin_attempt(self._layout.root, shared=self._shared)
+            self.event(
+                "job_started", job_id=local_job_id(os.getpid()), attempt=attempt, host=host_name()
+            )
+            begun = time.monotonic()
+            code = self._run_agent(lease, attempt)
+            verdict = self._judge(attempt, time.monotonic() - begun)
+            record_end(self._events, attempt, verdict)
+            if not verdict.retry:
+                self._layout.secrets.unlink(missing_ok=True)
+                return code or int(verdict.name == "cancelled")
+            self._pause(pause(self._policy, retries), lease)
+            if self._signals.stop:
+                return code or 1
+            retries += 1
+
+    def _judge(self, attempt: int, lasted: float) -> Verdict:
+        left = read_nodes(self._layout.root, attempt)
+        told = "cancelled" if self._signals.stop else None
+        evidence = Evidence([host_name()], left.ended, len(left.started), told=told, seconds=lasted)
+        verdict = judge(evidence, past_of(read_events(self._path)), self._policy)
+        return verdict._replace(nodes_failed=[])  # there is no other machine to go to
+
+    def _pause(self, lasts: float, lease: Lease) -> None:
+        end = time.monotonic() + lasts
+        while not self._signals.stop and (left := end - time.monotonic()) > 0:
+            self._signals.pause(left)
+            lease.refresh()
+
+    def _run_agent(self, lease: Lease, attempt: int) -> int:
+        agent = self._start_agent(lease, attempt)
         deadline = math.inf
         while (status := _reaped(agent)) is None:
             now = time.monotonic()
@@ -181,12 +220,12 @@ class Run:
         end_leftovers(self._layout, self._plan["grace_seconds"], below=os.getpid())
         return os.waitstatus_to_exitcode(status)
 
-    def _start_agent(self, lease: Lease) -> int:
+    def _start_agent(self, lease: Lease, attempt: int) -> int:
         agent = str(self._layout.bundle / "agent.pyz")
         tie = f"--parent-death={os.getpid()}"
         argv = [sys.executable, "-I", "-S", agent, "node", tie, str(self._layout.plan)]
         bound = {
-            "PTX_ATTEMPT": str(ATTEMPT),
+            "PTX_ATTEMPT": str(attempt),
             "PTX_NODE_RANK": str(NODE),
             # UUIDs mean the same whatever order the CUDA library counts in; "" hides all GPUs
             # from a run on CPU, which holds no lease.
@@ -202,13 +241,14 @@ class Run:
 
 
 def end_leftovers(layout: RunLayout, grace: float, *, below: int = 0) -> None:
-    """End whatever bears the run's mark on this machine, and all descendants of `below`:
-    SIGTERM, and after `grace` seconds SIGKILL. Returns when nothing is left."""
-    mark = mark_of(layout.root, layout.run_id, ATTEMPT, NODE)
+    """End whatever bears the mark of any attempt of the run on this machine, and all descendants
+    of `below`: SIGTERM, and after `grace` seconds SIGKILL. Returns when nothing is left."""
+    numbers = attempt_numbers(layout.root / "attempts")
+    marks = {mark_of(layout.root, layout.run_id, attempt, NODE) for attempt in numbers}
 
     def left() -> list[Process]:
         table = process_table()
-        found = bearers(mark, table.values()) + (descendants(below, table) if below else [])
+        found = bearers(marks, table.values()) + (descendants(below, table) if below else [])
         return list({process.pid: process for process in found}.values())
 
     Ending(left, grace).run()

@@ -23,24 +23,8 @@ class Effects(NamedTuple):
     """Sentences: what the person relies on and does not have. Submit refuses."""
 
 
-_IGNORED = (
-    "resources.spare_nodes",
-    "restart.on",
-    "restart.backoff",
-    "checkpoint.keep_last",
-    "checkpoint.keep_every",
-    "checkpoint.asynchronous",
-    "checkpoint.resume",
-    "logging.rotate",
-)
-_LOSES_WORK = {
-    "restart.max": "ptx does not restart runs yet: a run that fails stays down",
-    "checkpoint.every_steps": "ptx does not write checkpoints yet: a run that ends early is lost",
-    "checkpoint.every_minutes": "ptx does not write checkpoints yet: a run that ends early is lost",
-    "checkpoint.at_end": "ptx does not write resumable checkpoints yet, only the trained model",
-    "checkpoint.on_signal": "ptx does not write checkpoints yet: the time limit loses the run",
-    "checkpoint.best": "ptx does not write checkpoints yet: the best model is lost",
-}
+_IGNORED = ("logging.rotate",)
+_LOSES_WORK: dict[str, str] = {}
 # A person's own script finds these in plan.json. The launchers act on the rest of `training`.
 _LIBRARY = (
     "strategy.tensor_parallel",
@@ -57,6 +41,15 @@ _LIBRARY = (
     "training.evaluation",
     "training.seed",
     "training.deterministic",
+    "checkpoint.every_steps",
+    "checkpoint.every_minutes",
+    "checkpoint.at_end",
+    "checkpoint.on_signal",
+    "checkpoint.best",
+    "checkpoint.keep_last",
+    "checkpoint.keep_every",
+    "checkpoint.asynchronous",
+    "checkpoint.resume",
     "logging.every_steps",
     "logging.tensorboard",
     "logging.wandb",

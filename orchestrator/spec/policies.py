@@ -33,15 +33,24 @@ class Rendezvous(Model):
 
 class Restart(Model):
     max: NonNegativeInt = 0
-    """Restarts after failures that count; preemption and node failure do not."""
+    """Restarts after failures that count. Preemption and node failure do not, nor a time limit
+    before which the ranks saved and ended as they were asked to."""
     on: list[Literal["preempted", "time-limit", "node-failure", "failed"]] = [
         "preempted",
         "time-limit",
         "node-failure",
+        "failed",
     ]
-    """Ends after which a run is started again."""
+    """Ends after which a run is started again. `failed` stands for every end that has no name of
+    its own here, a hang too; an out-of-memory or an ImportError is never started again."""
     backoff: Duration = "30s"
-    """Pause before a restart."""
+    """Pause before a restart in the same allocation; it doubles each time, up to ten minutes."""
+    hang_after: Duration | None = None
+    """Ranks that make no step for so long, after their first one, are ended and started again.
+    Longer than the longest evaluation or save. Default: never."""
+    grace: Duration | None = None
+    """How long the ranks have to save after SIGTERM. Default: what SLURM's KillWait leaves; 10 s
+    on this machine. Set it where a partition's GraceTime gives preempted jobs more."""
 
 
 class Checkpoint(Model):
@@ -52,13 +61,14 @@ class Checkpoint(Model):
     at_end: bool = False
     """Write one after the last step."""
     on_signal: bool = False
-    """Write one when the scheduler announces the end."""
+    """Write one when the run is told to stop; every_steps and every_minutes include it."""
     keep_last: PositiveInt = 2
     """How many of the newest are kept."""
     keep_every: PositiveInt | None = None
     """Keep for good every checkpoint whose step is a multiple of this."""
     best: Text | None = None
-    """Name of a metric (lower is better); its best checkpoint is kept too."""
+    """Save when this metric is better than ever, and keep that one: loss, eval_loss (lower is
+    better), eval_accuracy, train_accuracy (higher)."""
     asynchronous: bool = True
     """Write in the background while training goes on."""
     resume: Literal["auto", "never"] = "auto"

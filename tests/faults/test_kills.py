@@ -107,7 +107,7 @@ def test_sigterm_to_the_agent_ends_the_ranks_with_time_to_save(make: Make) -> No
     run.assert_nothing_left_soon()
     assert all("o saved" in log for log in run.logs().values())
     ended = run.ended()
-    assert (ended["reason"], ended["ranks"]) == ("terminated", {"0": 0, "1": 0})
+    assert (ended["reason"], ended["ranks"]) == ("stopped", {"0": 0, "1": 0})
     assert ended["first_failure"] is None
 
 
@@ -199,7 +199,7 @@ def test_the_agent_ends_with_the_supervisor(make: Make) -> None:
     os.waitpid(pid, 0)
     run.assert_nothing_left_soon()
     until(lambda: run.events("node_ended"), "node_ended", run.story)
-    assert run.ended()["reason"] == "terminated"
+    assert run.ended()["reason"] == "stopped"
 
 
 @pytest.mark.parametrize("run_id", [{}, {"run_id": "x-12"}], ids=["other id", "same id"])

@@ -110,7 +110,6 @@ def test_the_schedulers_log_lies_in_a_folder_with_any_name(tmp_path: Path) -> No
     # There is no bundle, so the job fails, and says so in its log.
     assert sbatch(folder / "job.sbatch", folder) == "FAILED"
     assert "agent.pyz" in (run / "scheduler.log").read_text()
-    assert '"type":"job_started"' in (run / "events" / "job.jsonl").read_text()
     assert not list(tmp_path.rglob("canary"))
 
 

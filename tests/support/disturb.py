@@ -38,14 +38,20 @@ def preempt(cluster: Cluster, job_id: str) -> None:
 
 
 def kill_node(cluster: Cluster, run: Path, node: int) -> int:
-    """SIGKILL to the slurmd of a node of the run and to all that it has started; how many died."""
-    victims = processes_of(run, node)
-    names = {os.fsdecode(env.get(b"SLURMD_NODENAME", b"")) for env in victims.values()} - {""}
-    if len(names) == 1:
-        cluster.kill_node(names.pop())
-    for pid in victims:
-        kill(pid)
-    return len(victims)
+    """SIGKILL to the slurmd of a node of the run and to all that it has started, its own daemons of
+    the steps included, as when a machine dies; how many processes of the run died."""
+    from restarting import kill_processes
+
+    names = {
+        os.fsdecode(env[b"SLURMD_NODENAME"])
+        for env in processes_of(run, node).values()
+        if b"SLURMD_NODENAME" in env
+    }
+    if len(names) != 1:
+        return 0
+    (name,) = names
+    cluster.kill_node(name)
+    return kill_processes(cluster, name)
 
 
 def processes_of(run: Path, node: int) -> dict[int, dict[bytes, bytes]]:

@@ -138,21 +138,21 @@ def test_the_devices_are_handed_on_as_they_were(make: Make) -> None:
     assert environment(run)["PTX_DEVICES"] == "GPU-a,MIG-b"
 
 
-def test_slurm_says_which_attempt_and_node_it_is(make: Make) -> None:
+def test_the_supervisor_says_which_attempt_it_is_and_slurm_which_node(make: Make) -> None:
     run = make("", DUMP, scheduler="slurm")
     run.start(SLURM_RESTART_COUNT="2", SLURM_NODEID="3", PTX_ATTEMPT="7")
     run.wait()
-    env = environment(run, "002/node-0003")
-    assert env["PTX_MARK"] == f"{run.run_id}:2:3"
+    env = environment(run, "007/node-0003")
+    assert env["PTX_MARK"] == f"{run.run_id}:7:3:{run.root}"
     assert "PTX_PORT" not in env
-    events = (run.root / "events/a002-node-0003.jsonl").read_text().splitlines()
-    assert {(json.loads(line)["attempt"], json.loads(line)["node"]) for line in events} == {(2, 3)}
+    events = (run.root / "events/a007-node-0003.jsonl").read_text().splitlines()
+    assert {(json.loads(line)["attempt"], json.loads(line)["node"]) for line in events} == {(7, 3)}
 
 
 def test_a_local_run_inside_an_allocation_is_not_mistaken_for_slurms(make: Make) -> None:
     run = make("", DUMP).start(SLURM_RESTART_COUNT="2", SLURM_NODEID="3", PTX_ATTEMPT="1")
     run.wait()
-    assert environment(run, "001/node-0000")["PTX_MARK"] == f"{run.run_id}:1:0"
+    assert environment(run, "001/node-0000")["PTX_MARK"] == f"{run.run_id}:1:0:{run.root}"
 
 
 def test_secrets_reach_the_rank_and_no_file(make: Make) -> None:
@@ -163,28 +163,8 @@ def test_secrets_reach_the_rank_and_no_file(make: Make) -> None:
     assert run.wait() == 0
     assert all(log.endswith(f"o {len(value)}\n") for log in run.logs().values())
     for path in run.root.rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.name != "secrets":
             assert b"hunter2" not in path.read_bytes(), path
-
-
-def test_secrets_go_once_nothing_can_start_the_run_again(make: Make) -> None:
-    over = make("import sys; sys.exit(3)", secrets=["TOKEN"])
-    (over.root / "secrets").write_bytes(b"TOKEN=x\0")
-    assert over.start().wait() == 1
-    assert over.ended()["reason"] == "rank-failed"
-    assert not (over.root / "secrets").exists()
-
-
-def test_secrets_stay_for_a_run_that_the_scheduler_may_requeue(make: Make) -> None:
-    told = make("import time; print('ready'); time.sleep(3600)", secrets=["TOKEN"])
-    (told.root / "secrets").write_bytes(b"TOKEN=x\0")
-    told.start()
-    told.until_ready()
-    assert told.agent is not None
-    os.kill(told.agent.pid, signal.SIGTERM)
-    told.wait()
-    assert told.ended()["reason"] == "terminated"
-    assert (told.root / "secrets").exists()
 
 
 @pytest.mark.parametrize("content", [None, b"OTHER=x\0"])
@@ -264,3 +244,71 @@ def test_a_shim_that_still_writes_when_the_launcher_ends_is_waited_for(make: Mak
     run = make("", launch, ranks=1).start()
     assert run.wait() == 1
     assert run.ended()["ranks"] == {"0": 4}
+
+
+SAVES = """
+import json, os, sys, time
+from pathlib import Path
+Path(os.environ["PTX_STEP_FILE"]).touch()
+print("ready", flush=True)
+stop = Path(os.environ["PTX_STOP_FILE"])
+while not stop.exists():
+    time.sleep(0.02)
+print(json.dumps({"asked": json.loads(stop.read_text())}), flush=True)
+sys.exit(143)
+"""
+
+
+def test_the_warning_puts_the_stop_file_there_and_the_ranks_end_as_asked(make: Make) -> None:
+    run = make(SAVES, restart={"warning": 60}).start()
+    run.until_ready()
+    assert run.agent is not None
+    os.kill(run.agent.pid, signal.SIGUSR2)
+    assert run.wait() == 0, run.story()
+    ended = run.ended()
+    assert (ended["reason"], ended["ranks"]) == ("stopped", {"0": 143, "1": 143})
+    assert (ended["first_failure"], ended["stepped"]) == (None, True)
+    (log, _) = run.logs().values()
+    asked = json.loads(log[log.index("{") :])["asked"]
+    assert (asked["v"], asked["reason"]) == (1, "time-limit")
+    assert asked["by"] > run.events("signal")[0]["t"]
+
+
+def test_the_stop_folder_is_the_persons_alone_and_goes_with_the_agent(make: Make) -> None:
+    launch = 'stat -c "%a %n" "$(dirname "$PTX_STOP_FILE")" >"$PTX_NODE_DIR/folder"\n'
+    run = make("", launch + bash_launcher()).start()
+    assert run.wait() == 0
+    mode, _, folder = (run.node / "folder").read_text().strip().partition(" ")
+    assert mode == "700"
+    assert not Path(folder).exists()
+    assert not Path(folder).is_relative_to(run.root)
+
+
+def test_ranks_that_let_the_warning_pass_are_ended_in_time_for_the_queue(make: Make) -> None:
+    run = make("import time; print('ready', flush=True); time.sleep(3600)", restart={"warning": 2})
+    run.start()
+    run.until_ready()
+    assert run.agent is not None
+    os.kill(run.agent.pid, signal.SIGUSR2)
+    run.wait()
+    assert "time limit is near" in run.ended()["message"]
+    assert not run.marked()
+
+
+def test_ranks_without_a_step_for_too_long_hang(make: Make) -> None:
+    rank = (
+        "import os, time; from pathlib import Path\n"
+        "Path(os.environ['PTX_STEP_FILE']).touch()\n"
+        "time.sleep(3600)\n"
+    )
+    run = make(rank, restart={"hang_after": 1}).start()
+    assert run.wait() == 1
+    ended = run.ended()
+    assert (ended["reason"], ended["first_failure"]) == ("hang", None)
+    assert "no rank here made a step for 1 s" in ended["message"]
+
+
+def test_before_the_first_step_nothing_hangs(make: Make) -> None:
+    run = make("import time; time.sleep(3)", restart={"hang_after": 1}).start()
+    assert run.wait() == 0
+    assert run.ended()["stepped"] is False

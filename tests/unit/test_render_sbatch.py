@@ -125,14 +125,26 @@ def test_times_are_in_slurms_own_form() -> None:
     assert clock(2 * 86400 + 3661) == "2-01:01:01"
 
 
-def test_no_key_and_no_requeue_unless_asked_for() -> None:
+def test_the_reasons_to_restart_say_whether_slurm_may_queue_the_job_again() -> None:
     found = options({})
-    assert "no-requeue" in found
-    assert not any(option.startswith("wckey") for option in found)
-    asked = options({"restart": {"max": 2}, "slurm": {"wckey": "k"}})
-    assert "requeue" in asked
-    assert "no-requeue" not in asked
-    assert "wckey=k" in asked
+    assert "requeue" in found
+    assert "no-requeue" not in found
+    asked = options({"restart": {"on": ["failed"], "max": 2}})
+    assert "no-requeue" in asked
+    assert "requeue" not in asked
+
+
+def test_no_key_unless_asked_for() -> None:
+    assert not any(option.startswith("wckey") for option in options({}))
+    assert "wckey=k" in options({"slurm": {"wckey": "k"}})
+
+
+def test_spare_nodes_are_asked_for_and_outlive_a_dead_one() -> None:
+    assert "no-kill" not in options({})
+    resources = {"gpus_per_node": 4, "nodes": 2, "spare_nodes": 1}
+    found = options({"resources": resources})
+    assert {"nodes=3", "no-kill"} <= set(found)
+    assert "--nodes=2" in script({"resources": resources})
 
 
 def test_the_persons_own_options_are_given_on() -> None:
@@ -176,12 +188,12 @@ def test_a_run_folder_with_percent_signs_is_doubled_and_one_with_a_backslash_ref
         script({}, Path("/a\\b"))
 
 
-def test_the_script_is_bash_and_records_the_start_first_of_all(tmp_path: Path) -> None:
-    """Run with an srun that only shows its arguments: what it is told is what would start."""
+def test_the_script_is_bash_and_becomes_the_supervisor(tmp_path: Path) -> None:
+    """Run with a python3 that only shows its arguments: what it is told is what would start."""
     runs = tmp_path / "it's $(touch canary) %j"
     runs.mkdir()
-    (tmp_path / "srun").write_text('#!/bin/bash\nprintf "%s\\n" "$@" "$SRUN_CPUS_PER_TASK"\n')
-    (tmp_path / "srun").chmod(0o755)
+    (tmp_path / "python3").write_text('#!/bin/bash\nprintf "%s\\n" "$@" "$SRUN_CPUS_PER_TASK"\n')
+    (tmp_path / "python3").chmod(0o755)
     job = tmp_path / "job.sbatch"
     job.write_text(script({}, runs))
     done = subprocess.run(
@@ -189,7 +201,6 @@ def test_the_script_is_bash_and_records_the_start_first_of_all(tmp_path: Path) -
         env={
             "PATH": f"{tmp_path}:/usr/bin:/bin",
             "SLURM_JOB_ID": "12",
-            "SLURM_RESTART_COUNT": "3",
             "SLURM_CPUS_PER_TASK": "6",
         },
         cwd=tmp_path,
@@ -198,17 +209,9 @@ def test_the_script_is_bash_and_records_the_start_first_of_all(tmp_path: Path) -
         check=True,
     )
     told = done.stdout.splitlines()
-    run = runs / "x-000001"
-    assert told[-5:] == [
-        "ptx",
-        "/opt/python",
-        f"{run}/bundle/agent.pyz",
-        f"{run}/bundle/plan.json",
-        "6",
-    ]
+    bundle = runs / "x-000001" / "bundle"
+    agent, plan_path = f"{bundle}/agent.pyz", f"{bundle}/plan.json"
+    assert told[:7] == ["-I", "-S", agent, "job", plan_path, "--", "srun"]
+    assert told[-5:] == ["ptx", "/opt/python", agent, plan_path, "6"]
     assert {"--nodes=2", "--ntasks=2", "--kill-on-bad-exit=1"} <= set(told)
-    events = (run / "events" / "job.jsonl").read_text().splitlines()
-    assert len(events) == 1
-    assert '"type":"job_started","job_id":"12","attempt":3' in events[0]
-    assert (run / "events" / "job.jsonl").stat().st_mode & 0o777 == 0o600
     assert not list(tmp_path.rglob("canary"))

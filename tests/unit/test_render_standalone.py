@@ -97,8 +97,9 @@ def run(folder: Path, job: str, **env: str) -> subprocess.CompletedProcess[str]:
         "SLURM_SUBMIT_DIR": str(folder / "submit"),
         "TMPDIR": str(folder / "tmp"),
     }
+    (folder / "job.sbatch").write_text(job)
     return subprocess.run(
-        ["bash", "-c", job],
+        ["bash", str(folder / "job.sbatch")],
         env=given | env,
         cwd=folder / "submit",
         capture_output=True,

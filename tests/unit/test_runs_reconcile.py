@@ -115,6 +115,41 @@ def test_a_settled_submission_costs_no_question(layout: RunLayout, settled: str)
     assert jobs.asked == 0
 
 
+def resuming(layout: RunLayout, number: int = 1) -> None:
+    """A run that was submitted and ended, and a client that died while it resumed it."""
+    intent(layout, **dead_client())
+    ClientEvents(layout).append("submitted", job_id="12")
+    ClientEvents(layout).append("job_started", job_id="12", attempt=0)
+    ClientEvents.claim(layout, number, scheduler="slurm", attempt=1, **dead_client())
+
+
+def test_a_resumption_that_never_arrived_is_failed_and_the_old_job_is_not_its_own(
+    layout: RunLayout,
+) -> None:
+    resuming(layout)
+    reconcile(layout, read_events(layout), Jobs(run="12"))
+    last = read_events(layout)[-1]
+    assert (last.type, last.fields["submission"]) == ("submit_failed", 1)
+    jobs = Jobs(run="12")
+    reconcile(layout, read_events(layout), jobs)
+    assert jobs.asked == 0
+
+
+def test_the_job_of_a_resumption_whose_client_died_is_taken_up(layout: RunLayout) -> None:
+    resuming(layout)
+    reconcile(layout, read_events(layout), Jobs(run="13"))
+    last = read_events(layout)[-1]
+    assert (last.type, last.text("job_id"), last.fields["submission"]) == ("submitted", "13", 1)
+
+
+def test_one_client_alone_gets_a_resumption(layout: RunLayout) -> None:
+    resuming(layout)
+    before = sorted(path.name for path in layout.events.iterdir())
+    with pytest.raises(FileExistsError):
+        ClientEvents.claim(layout, 1, **vars(this_process()))
+    assert sorted(path.name for path in layout.events.iterdir()) == before
+
+
 def test_a_scheduler_that_does_not_answer_settles_nothing(layout: RunLayout) -> None:
     intent(layout, **dead_client())
     with pytest.raises(SchedulerUnreachable):

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.runs.attempts import restarts, resumed
 from orchestrator.runs.events import Event
 from orchestrator.runs.process import Process
 from orchestrator.runs.records import RunRecord
 from orchestrator.runs.reduce import Evidence, reduce
 from orchestrator.runs.state import RunState, State
+from orchestrator.runs.submissions import record_now
 from orchestrator.schedulers.base import JobInfo, JobState
 
 HERE = {"host": "here", "boot_id": "b", "pid": 7, "start": 99}
@@ -49,6 +51,19 @@ def ended(
     return [
         event(t, "node_ended", **fields, reason=reason, ranks=codes, first_failure=failure),
     ]
+
+
+def over(
+    end_class: str = "failed",
+    *,
+    attempt: int = 0,
+    t: float = 22,
+    where: str | None = None,
+    message: str = "",
+) -> list[Event]:
+    """What the supervisor says of an attempt; `where` says that another follows."""
+    said = {"attempt": attempt, "class": end_class, "message": message, "nodes_failed": []}
+    return [event(t, "attempt_ended", **said, retry=where is not None, counted=True, where=where)]
 
 
 def failed_rank(rank: int, t: float, code: int = 1, message: str = "") -> dict[str, Any]:
@@ -128,7 +143,7 @@ def test_the_earliest_failure_over_all_nodes_is_blamed() -> None:
     early = failed_rank(2, t=15, message="ValueError: bad batch")
     events += ended({"0": 0, "1": 1}, node=0, t=21, reason="rank-failed", failure=late)
     events += ended({"2": 1, "3": -15}, node=1, t=20, reason="rank-failed", failure=early)
-    state = judge(events, of=record(nodes=2))
+    state = judge(events + over(), of=record(nodes=2))
     assert (state.state, state.final) == (State.FAILED, True)
     assert state.reason == "Rank 2 on node 1 exited with 1: ValueError: bad batch."
     assert state.ended == 21
@@ -140,7 +155,7 @@ def test_nodes_that_were_stopped_because_another_failed_are_not_the_story() -> N
     stopped = failed_rank(2, t=16, code=-15)
     events += ended({"0": -15, "1": 1}, node=1, t=17, reason="rank-failed", failure=first)
     events += ended({"2": -15, "3": -15}, node=0, t=18, reason="terminated", failure=stopped)
-    state = judge(events, of=record(nodes=2))
+    state = judge(events + over(), of=record(nodes=2))
     assert (state.state, state.final) == (State.FAILED, True)
     assert state.reason == "Rank 1 on node 1 exited with 1: ValueError: bad batch."
 
@@ -150,13 +165,13 @@ def test_a_failed_node_does_not_end_the_run_before_the_others_have() -> None:
     first = failed_rank(0, t=12)
     events += ended({"0": 1}, node=0, t=13, reason="rank-failed", failure=first)
     assert judge(events, of=record(nodes=2), job=JobState.RUNNING).state is State.RUNNING
-    over = judge(events, of=record(nodes=2), job=JobState.FAILED)
-    assert (over.state, over.final) == (State.FAILED, True)
+    ended_ = judge(events, of=record(nodes=2), job=JobState.FAILED)
+    assert (ended_.state, ended_.final) == (State.FAILED, True)
 
 
 @pytest.mark.parametrize("reason", ["launch-failed", "setup-failed", "check-failed"])
 def test_an_end_before_the_ranks_is_a_launch_error(reason: str) -> None:
-    state = judge(submitted() + started() + ended({}, reason=reason))
+    state = judge(submitted() + started() + ended({}, reason=reason) + over("launch-error"))
     assert (state.state, state.final) == (State.LAUNCH_ERROR, True)
     assert state.reason.startswith("Node 0: ")
 
@@ -184,11 +199,12 @@ def test_the_scheduler_names_the_ends_that_it_alone_knows(
 def test_a_sigkill_is_not_judged_for_good_before_the_scheduler_was_asked() -> None:
     killed = failed_rank(1, t=15, code=-9)
     events = submitted() + started() + ended({"1": -9}, reason="rank-failed", failure=killed)
-    assert not judge(events).final
+    assert not judge(events + over()).final
     assert judge(events, job=JobState.FAILED).final
     exited = failed_rank(1, t=15, code=1)
     events = submitted() + started() + ended({"1": 1}, reason="rank-failed", failure=exited)
-    assert judge(events).final
+    assert not judge(events).final
+    assert judge(events + over()).final
 
 
 def test_the_schedulers_last_word_is_remembered_until_a_new_attempt_starts() -> None:
@@ -249,8 +265,8 @@ def test_a_cancel_that_the_scheduler_turned_down_explains_nothing() -> None:
     events = submitted() + started() + [event(15, "cancel", user="ann")]
     events += [event(16, "cancel_failed", message="SLURM does not answer")]
     assert judge(events, job=JobState.RUNNING).reason == "Running."
-    over = events + ended({"0": 1, "1": 0}, reason="rank-failed", failure=failed_rank(0, t=18))
-    assert judge(over).state is State.FAILED
+    failed = events + ended({"0": 1, "1": 0}, reason="rank-failed", failure=failed_rank(0, t=18))
+    assert judge(failed).state is State.FAILED
     again = judge([*events, event(17, "cancel", user="bob")], job=JobState.CANCELLED)
     assert again.reason == "Cancelled by bob."
 
@@ -331,7 +347,7 @@ def test_the_order_in_which_files_were_read_changes_nothing() -> None:
 
 KINDS = (
     "intent submitted submit_failed cancel job_started job_ended waiting_for_gpus gpus_bound "
-    "supervisor_started supervisor_ended node_started node_ended other"
+    "supervisor_started supervisor_ended node_started node_ended attempt_ended requeue other"
 )
 KEYS = "attempt node rc reason ranks first_failure job_id state host boot_id pid start"
 kinds = st.sampled_from(KINDS.split())
@@ -350,6 +366,10 @@ fields = st.dictionaries(
             "state",
             "host",
             "pid",
+            "class",
+            "where",
+            "retry",
+            "submission",
         ]
     ),
     values | st.dictionaries(words, values, max_size=3),
@@ -373,3 +393,147 @@ def test_no_event_whatever_its_fields_can_break_the_reducer(
 def test_a_process_that_an_event_does_not_name_whole_is_no_process() -> None:
     assert Process.of(HERE) == Process("here", "b", 7, 99)
     assert Process.of({**HERE, "start": None}) is None
+
+
+def test_a_failure_is_not_final_before_it_is_said_what_follows() -> None:
+    bad = failed_rank(1, t=15, message="ValueError: x")
+    events = supervised() + started() + ended({"1": 1}, reason="rank-failed", failure=bad)
+    waiting = judge(events, alive=True)
+    assert (waiting.state, waiting.final) == (State.RUNNING, False)
+    assert waiting.reason == "Ending: rank 1 on node 0 exited with 1: ValueError: x."
+    done = judge(events + over(), alive=True)
+    assert (done.state, done.final) == (State.FAILED, True)
+    assert done.reason == "Rank 1 on node 0 exited with 1: ValueError: x."
+
+
+@pytest.mark.parametrize(
+    ("where", "state", "words"),
+    [
+        ("allocation", State.RUNNING, "Restarting: attempt 0 ended, failed"),
+        ("requeue", State.PENDING, "To be queued again: attempt 0 ended, failed"),
+        ("new-job", State.PENDING, "To be submitted again: attempt 0 ended, failed"),
+    ],
+)
+def test_an_attempt_that_is_to_be_followed_ends_nothing(
+    where: str, state: State, words: str
+) -> None:
+    bad = failed_rank(1, t=15)
+    events = submitted() + started() + ended({"1": 1}, reason="rank-failed", failure=bad)
+    events += over(where=where, message="rank 1 exited with 1")
+    judged = judge(events, job=JobState.RUNNING)
+    assert (judged.state, judged.final) == (state, False)
+    assert judged.reason == f"{words}: rank 1 exited with 1."
+    # What was to follow never can.
+    gone = judge([*events, event(30, "supervisor_ended", rc=1)])
+    assert (gone.state, gone.final) == (State.FAILED, True)
+    assert "is gone" in gone.reason
+    # The job is over in the scheduler's eyes: it may be seen too early.
+    assert not judge(events, job=JobState.FAILED).final
+    # Cancelled while it waited to be started again.
+    cancelled = [*events, event(25, "cancel", user="ann")]
+    assert judge(cancelled, job=JobState.CANCELLED).state is State.CANCELLED
+    assert judge([*cancelled, event(30, "supervisor_ended", rc=-15)]).state is State.CANCELLED
+
+
+def test_the_next_attempt_takes_the_word_from_the_one_before() -> None:
+    events = submitted() + started() + over("node-failure", where="requeue")
+    assert judge(events, job=JobState.PENDING).state is State.PENDING
+    events += started(attempt=1, t=40)
+    assert judge(events, job=JobState.RUNNING).state is State.RUNNING
+    events += ended({"0": 0, "1": 0}, attempt=1, t=50)
+    state = judge(events + over("completed", attempt=1, t=51))
+    assert (state.state, state.attempts) == (State.COMPLETED, (0, 1))
+
+
+@pytest.mark.parametrize("end_class", ["hang", "time-limit", "preempted", "node-failure"])
+def test_an_end_that_its_supervisor_has_named_needs_no_scheduler(end_class: str) -> None:
+    killed = failed_rank(0, t=15, code=-9)
+    events = submitted() + started() + ended({"0": -9}, reason="hang", failure=killed)
+    state = judge(events + over(end_class, message="no step for 600 s"))
+    wanted = State.FAILED if end_class == "hang" else State(end_class)
+    assert (state.state, state.final, state.reason) == (wanted, True, "No step for 600 s.")
+
+
+def test_an_unknown_end_leaves_the_word_to_the_scheduler() -> None:
+    events = submitted() + started() + over("unknown")
+    assert judge(events, job=JobState.OUT_OF_MEMORY).state is State.OUT_OF_MEMORY
+    assert not judge(events, job=JobState.UNKNOWN).final
+
+
+def test_a_preempted_job_that_was_cancelled_does_not_come_back() -> None:
+    events = [*submitted(), *started(), event(20, "cancel", user="ann")]
+    assert judge(submitted() + started(), job=JobState.PREEMPTED).final is False
+    assert judge(events, job=JobState.PREEMPTED).final
+
+
+def again(number: int = 1, attempt: int = 1, t: float = 100) -> list[Event]:
+    return [event(t, "intent", submission=number, attempt=attempt, nodes=2, **HERE)]
+
+
+def failed_once() -> list[Event]:
+    bad = failed_rank(1, t=15)
+    events = supervised() + started() + ended({"1": 1}, reason="rank-failed", failure=bad)
+    return [*events, *over(), event(23, "supervisor_ended", rc=1)]
+
+
+def test_a_resumed_run_stands_as_its_newest_submission_does() -> None:
+    events = failed_once()
+    assert judge(events, alive=False).state is State.FAILED
+    resuming = events + again()
+    assert judge(resuming, alive=False).state is State.SUBMITTING
+    waiting = [*resuming, event(101, "submitted", submission=1, job_id="13")]
+    state = judge(waiting, job=JobState.PENDING)
+    assert (state.state, state.job_id, state.attempt, state.attempts) == (
+        State.PENDING,
+        "13",
+        None,
+        (0,),
+    )
+    begun = [*waiting, event(102, "supervisor_started", **HERE), *started(attempt=1, t=103)]
+    assert judge(begun, alive=True).state is State.RUNNING
+    done = begun + ended({"0": 0, "1": 0}, attempt=1, t=110)
+    state = judge(done, alive=True)
+    assert (state.state, state.attempts) == (State.COMPLETED, (0, 1))
+
+
+def test_a_resumption_that_came_to_nothing_leaves_the_run_as_it_was() -> None:
+    events = [*failed_once(), *again(), event(101, "submit_failed", submission=1, message="no")]
+    state = judge(events, alive=False)
+    assert (state.state, state.final, state.attempt) == (State.FAILED, True, 0)
+    assert "Rank 1" in state.reason
+    twice = events + again(2, t=200)
+    assert judge(twice, alive=False).state is State.SUBMITTING
+
+
+def test_a_cancel_of_the_submission_before_does_not_cancel_the_next() -> None:
+    events = supervised() + started() + [event(15, "cancel", user="ann")]
+    events += ended({"0": -15, "1": -15}, reason="terminated")
+    events += [event(23, "supervisor_ended", rc=-15)]
+    assert judge(events, alive=False).state is State.CANCELLED
+    events += [*again(), event(101, "supervisor_started", **HERE), *started(attempt=1, t=103)]
+    assert judge(events, alive=True).state is State.RUNNING
+
+
+def test_a_job_that_continues_the_run_by_itself_belongs_to_the_newest_submission() -> None:
+    events = [*failed_once(), *again(), event(101, "submitted", submission=1, job_id="13")]
+    events += started(attempt=1, t=103) + over("time-limit", attempt=1, t=110, where="new-job")
+    events += [event(111, "submitted", job_id="14")]
+    state = judge(events, job=JobState.PENDING)
+    assert (state.job_id, state.state) == ("14", State.PENDING)
+
+
+def test_a_resumed_run_has_the_size_that_it_was_resumed_with() -> None:
+    events = [*failed_once(), *again()]
+    assert record_now(record(), failed_once()).nodes == 1
+    now = record_now(record(), events)
+    assert (now.nodes, now.procs_per_node, now.scheduler) == (2, 2, "slurm")
+    withdrawn = [*events, event(101, "submit_failed", submission=1, message="no")]
+    assert record_now(record(), withdrawn).nodes == 1
+
+
+def test_restarts_are_counted_by_what_came_before_and_people_are_no_restarts() -> None:
+    events = submitted() + started() + over("node-failure", where="requeue")
+    events += started(attempt=1, t=30) + over("failed", attempt=1, t=40)
+    events += [*again(1, 2), *started(attempt=2, t=110), *started(attempt=3, t=120)]
+    assert restarts(events) == {"node-failure": 1, "unknown": 1}
+    assert resumed(events) == {2}

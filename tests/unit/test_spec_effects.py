@@ -23,16 +23,12 @@ def test_defaults_ask_for_nothing() -> None:
     assert not_yet(spec_of(restart={"max": 0}, checkpoint={"keep_last": 2})) == ([], [], [])
 
 
-def test_what_is_relied_on_and_missing_loses_work() -> None:
-    effects = not_yet(
-        spec_of(restart={"max": 3}, checkpoint={"every_steps": 10, "best": "loss", "keep_last": 5})
-    )
-    assert effects.ignored == ["checkpoint.keep_last"]
-    assert [sentence.split(":")[0] for sentence in effects.loses_work] == [
-        "restart.max",
-        "checkpoint.every_steps",
-        "checkpoint.best",
-    ]
+def test_checkpoints_are_written_by_the_library_and_by_nobody_else(tmp_path: Path) -> None:
+    wanted = {"every_steps": 10, "best": "loss", "keep_last": 5}
+    assert not_yet(spec_of(checkpoint=wanted)) == ([], [], [])
+    (tmp_path / "x.py").write_text("print('mine')\n")
+    unread = ["checkpoint.every_steps", "checkpoint.best", "checkpoint.keep_last"]
+    assert not_yet(spec_of(checkpoint=wanted), tmp_path) == ([], unread, [])
 
 
 def test_settings_that_somebody_elses_script_must_read_itself_are_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from orchestrator.spec.checks import (
     launcher,
     network,
     resources,
+    restart,
     slurm,
     strategy,
 )
@@ -70,6 +71,12 @@ CHECKS: tuple[Check, ...] = (
     Check(
         slurm.warning_before_start,
         ("scheduler", "slurm.signal_before", "resources.time_limit"),
+    ),
+    Check(restart.spares_on_local, ("scheduler", "resources.spare_nodes")),
+    Check(restart.budget_for_nothing, ("restart",)),
+    Check(
+        restart.no_warning,
+        ("scheduler", "checkpoint.on_signal", "resources.time_limit", "slurm.signal_before"),
     ),
     Check(slurm.one_core_by_default, ("scheduler", *_RANKS_OF_A_NODE, "resources.cpus_per_task")),
 )

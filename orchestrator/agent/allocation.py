@@ -1,0 +1,122 @@
+"""This SLURM job, through SLURM's own commands, as seen from its batch step or a node of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+_TIMEOUT = 60
+_CLOCK = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
+_GONE = ("down", "fail", "drained", "unknown", "boot", "power")
+"""Beginnings of sinfo's words for nodes that can start nothing now."""
+
+
+class Answer(NamedTuple):
+    code: int
+    out: str
+    said: str
+
+
+def ask(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Answer:
+    """Run one command. One that is missing or silent for a minute has failed, no more.
+
+    It inherits the blocked signals: SLURM sends SIGTERM to every process of a job that it ends,
+    and the command that is to requeue the job must survive it.
+    """
+    try:
+        done = subprocess.run(
+            list(argv),
+            env={**(os.environ if env is None else env), "LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Answer(127, "", str(error))
+    return Answer(
+        done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode().strip()
+    )
+
+
+class Allocation:
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self.job_id = env.get("SLURM_JOB_ID", "")
+        self.restarts = int(env.get("SLURM_RESTART_COUNT") or 0)
+        self.name = env.get("SLURMD_NODENAME", "")
+        """The batch host."""
+        self._nodelist = env.get("SLURM_JOB_NODELIST", "")
+
+    def nodes(self) -> list[str]:
+        """All nodes of the job, in SLURM's order, dead ones included."""
+        return ask(["scontrol", "show", "hostnames", self._nodelist]).out.split()
+
+    def down(self, nodes: Sequence[str]) -> set[str]:
+        """Those that SLURM knows to be dead, or that do not answer it."""
+        if not nodes:
+            return set()
+        rows = ask(["sinfo", "-h", "-N", f"--nodes={','.join(nodes)}", "-o", "%N|%T"]).out.split()
+        states = dict(row.partition("|")[::2] for row in rows)
+        return {
+            name
+            for name, state in states.items()
+            if name in nodes and (state.endswith("*") or state.startswith(_GONE))
+        }
+
+    def facts(self) -> dict[str, str]:
+        """scontrol's own `Key=Value` words on the job; empty where it does not answer."""
+        words = ask(["scontrol", "show", "job", "-o", self.job_id]).out.split()
+        pairs = (word.partition("=") for word in words)
+        return {name: value for name, sign, value in pairs if sign}
+
+    def kill_wait(self) -> float | None:
+        """Seconds between SLURM's SIGTERM and SIGKILL, as configured."""
+        match = re.search(r"^KillWait\s*=\s*(\d+)", ask(["scontrol", "show", "config"]).out, re.M)
+        return float(match[1]) if match else None
+
+    def requeue(self) -> str:
+        """Empty where SLURM has taken the job back into the queue, else what it said."""
+        answer = ask(["scontrol", "requeue", self.job_id])
+        if answer.code == 0 or int(self.facts().get("Restarts") or 0) > self.restarts:
+            return ""  # SLURM may have been faster: it requeues what a dead node has ended
+        return answer.said or f"scontrol ended with {answer.code}"
+
+    def exclude(self, hosts: Sequence[str]) -> str:
+        """Keep the job, which is in the queue, away from these nodes besides those it avoids."""
+        known = self.facts().get("ExcNodeList", "(null)")
+        all_of_them = [*([] if known == "(null)" else [known]), *hosts]
+        argv = ["scontrol", "update", f"JobId={self.job_id}"]
+        answer = ask([*argv, f"ExcNodeList={','.join(all_of_them)}"])
+        return "" if answer.code == 0 else answer.said
+
+    def submit_again(self, script: str, exclude: Sequence[str]) -> tuple[str, str]:
+        """(job id, what sbatch said) of a new job made from the same script."""
+        # sbatch would take the options of this job from its environment.
+        foreign = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "PTX_")
+        env = {
+            name: value
+            for name, value in os.environ.items()
+            if name == "SLURM_CONF" or not name.startswith(foreign)
+        }
+        avoid = [f"--exclude={','.join(exclude)}"] if exclude else []
+        answer = ask(["sbatch", "--parsable", *avoid, script], env)
+        match = re.search(r"^(\d+)(?:;\S+)?$", answer.out, re.M)
+        return (match[1] if match else ""), answer.said
+
+
+def seconds(text: str) -> float | None:
+    """`1-12:00:00`, `12:30:00`, `05:00`; None for UNLIMITED and the like."""
+    match = _CLOCK.fullmatch(text)
+    if match is None:
+        return None
+    days, hours, minutes, secs = (int(part or 0) for part in match.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + secs)
+
+
+def time_left(facts: Mapping[str, str]) -> float | None:
+    """Seconds until the job's time limit, None where there is none."""
+    limit, ran = seconds(facts.get("TimeLimit", "")), seconds(facts.get("RunTime", ""))
+    return None if limit is None or ran is None else limit - ran

@@ -1,0 +1,120 @@
+"""The attempts of a run, as its supervisor counts and remembers them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from orchestrator.agent.classes import Past, Verdict
+from orchestrator.agent.events import Events
+
+Event = dict[str, Any]
+
+
+def begin_attempt(run_dir: Path, *, shared: bool) -> int:
+    """Make the folder of the next attempt; its number. Raises OSError.
+
+    The folder is the epoch: from now on nothing of an earlier attempt can commit a checkpoint.
+    """
+    folder = run_dir / "attempts"
+    mode = 0o2770 if shared else 0o700
+    if not folder.is_dir():
+        folder.mkdir(exist_ok=True)
+        folder.chmod(mode)
+    while True:
+        attempt = 1 + max(attempt_numbers(folder), default=-1)
+        made = folder / f"{attempt:03d}"
+        try:
+            made.mkdir()
+        except FileExistsError:
+            continue
+        made.chmod(mode)
+        return attempt
+
+
+def attempt_numbers(folder: Path) -> list[int]:
+    try:
+        return [int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()]
+    except FileNotFoundError:
+        return []
+
+
+class Nodes(NamedTuple):
+    """What the agents of one attempt have left."""
+
+    started: dict[int, Event]
+    ended: dict[int, Event]
+    warned: bool
+
+
+def read_nodes(run_dir: Path, attempt: int) -> Nodes:
+    """One reader for all nodes, once an attempt."""
+    nodes = Nodes({}, {}, False)
+    for path in sorted((run_dir / "events").glob(f"a{attempt:03d}-node-*.jsonl")):
+        for event in read_events(path):
+            if event.get("type") == "signal":
+                nodes = nodes._replace(warned=True)
+            elif isinstance(event.get("node"), int):
+                kinds = {"node_started": nodes.started, "node_ended": nodes.ended}
+                kinds.get(str(event.get("type")), {})[event["node"]] = event
+    return nodes
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """The whole lines of one events file; none where it is missing."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return
+    for line in data.split(b"\n")[:-1]:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and event.get("v") == 1:
+            yield event
+
+
+def past_of(events: Iterable[Mapping[str, Any]]) -> Past:
+    """From the supervisors' own attempt_ended events, oldest first.
+
+    What ended for good closes the account: a person who starts the run again has the whole
+    budget. A host's failures stay.
+    """
+    counted, early = 0, None
+    failures: Counter[str] = Counter()
+    for event in events:
+        if event.get("type") != "attempt_ended":
+            continue
+        failures.update(str(host) for host in event.get("nodes_failed") or ())
+        counted = counted + bool(event.get("counted")) if event.get("retry") else 0
+        early = event.get("early") if event.get("retry") else None
+    return Past(counted, early, failures)
+
+
+def unjudged(events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """job_started of the newest attempt, where its supervisor died before it could judge it."""
+    last: Mapping[str, Any] | None = None
+    for event in events:
+        if event.get("type") == "job_started":
+            last = event
+        elif event.get("type") == "attempt_ended":
+            last = None
+    return last
+
+
+def record_end(events: Events, attempt: int, verdict: Verdict) -> None:
+    events.append(
+        "attempt_ended",
+        attempt=attempt,
+        **{"class": verdict.name},
+        message=verdict.message,
+        retry=verdict.retry,
+        counted=verdict.counted,
+        where=verdict.where,
+        nodes_failed=list(verdict.nodes_failed),
+        early=verdict.early,
+    )

@@ -1,0 +1,223 @@
+"""What an attempt's end was, and whether another attempt follows. Pure, one table for SLURM and
+this machine."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+Ended = Mapping[str, Any]
+"""A node_ended event."""
+
+_BUDGETED = "failed"
+"""The reason in restart.on that stands for every class without one of its own."""
+_NAMED = ("preempted", "time-limit", "node-failure")
+_FREE = ("preempted", "node-failure")
+_NEVER = ("completed", "cancelled", "out-of-memory")
+"""Nothing to go on with, somebody's wish, or what would end the same way again."""
+_MEMORY = re.compile(r"OutOfMemoryError|\bout of memory\b|\bMemoryError\b|oom[-_ ]?kill", re.I)
+_BROKEN = re.compile(r"^(?:\w+\.)*(?:ImportError|ModuleNotFoundError|SyntaxError|IndentationError)")
+"""What no second start mends."""
+_DEVICE = re.compile(
+    r"CUDA error|CUDNN_STATUS|NCCL|\bECC\b|uncorrectable|device-side|\bXid\b", re.I
+)
+_USAGE = 2
+_OBEYED = (143, -15)
+"""Exit codes of a rank that was told to end, and did."""
+_LAUNCH = ("setup-failed", "check-failed", "launch-failed")
+_PAST_ITS_START = 600.0
+"""Seconds after which a script that never reports a step is taken to have made some."""
+_LONGEST_PAUSE = 600.0
+
+
+class Policy(NamedTuple):
+    """The spec's restart section."""
+
+    max: int
+    on: Sequence[str]
+    backoff: float
+    """Seconds before the first retry."""
+
+
+class Past(NamedTuple):
+    """What earlier attempts left for the judgement of this one."""
+
+    counted: int = 0
+    """Retries that count, so far."""
+    early: str | None = None
+    """How the attempt before failed, where that was before any step."""
+    failures: Mapping[str, int] = {}
+    """Host to the number of attempts that ended because of it."""
+
+
+class Evidence(NamedTuple):
+    hosts: Sequence[str]
+    """Of every node rank."""
+    ended: Mapping[int, Ended]
+    """Node rank to its node_ended, for those that left one."""
+    started: int = 0
+    """How many nodes left a node_started."""
+    warned: bool = False
+    """SLURM's warning before the time limit came."""
+    told: str | None = None
+    """SLURM ends the job, and this is why: a class."""
+    down: Collection[str] = ()
+    """Those of the hosts that SLURM has given up."""
+    seconds: float = 0.0
+    """How long the attempt lasted."""
+
+
+class Verdict(NamedTuple):
+    name: str
+    """The class."""
+    message: str
+    retry: bool
+    counted: bool
+    where: str | None
+    """`allocation` or `requeue`; None without retry."""
+    nodes_failed: Sequence[str]
+    early: str | None
+    """How it failed, where that was before any step; kept for the next judgement."""
+
+
+def judge(evidence: Evidence, past: Past, policy: Policy) -> Verdict:
+    name, message, failed = _classify(evidence)
+    early = _early(evidence, name, message)
+    counted = _counts(name, evidence)
+    reason = name if name in _NAMED else _BUDGETED
+    why_not = _why_not(name, message, evidence, early, past)
+    retry = reason in policy.on and name not in _NEVER and why_not is None
+    if retry and counted and past.counted >= policy.max:
+        retry = False
+        why_not = f"restart.max ({policy.max}) is used up" if policy.max else None
+    if why_not:
+        message = f"{message}; not started again: {why_not}"
+    where = None
+    if retry:
+        where = "requeue" if name == "time-limit" or evidence.told else "allocation"
+    return Verdict(name, message, retry, retry and counted, where, failed, early)
+
+
+def pause(policy: Policy, retries: int) -> float:
+    """Seconds to wait before the next attempt, after so many retries in a row: twice as long
+    each time, up to ten minutes."""
+    return min(policy.backoff * 2.0 ** min(retries, 30), max(_LONGEST_PAUSE, policy.backoff))
+
+
+def _classify(evidence: Evidence) -> tuple[str, str, list[str]]:
+    """Class, sentence, and the hosts that are to blame."""
+    ended = evidence.ended
+    reasons = {rank: str(event.get("reason")) for rank, event in ended.items()}
+    hosts = evidence.hosts
+    if len(ended) == len(hosts) and all(reason == "completed" for reason in reasons.values()):
+        return "completed", "all ranks exited with 0", []
+    if evidence.told:
+        name = "time-limit" if evidence.warned and evidence.told == "cancelled" else evidence.told
+        dead = [host for host in hosts if host in evidence.down] or _silent(evidence)
+        return name, _TOLD[name], dead if name == "node-failure" else []
+    silent = _silent(evidence)
+    if silent and ended:
+        return "node-failure", f"{_listed(silent)} left no word while others did", silent
+    if silent:
+        if evidence.started:
+            return "unknown", f"no agent left a word, of those on {_listed(hosts)}", []
+        return "launch-error", "srun started no agent; see scheduler.log", []
+    hung = [rank for rank, reason in reasons.items() if reason == "hang"]
+    failures = _failures(evidence)
+    if hung and not any(reasons[rank] == "rank-failed" for _, rank, _ in failures):
+        return "hang", str(ended[hung[0]].get("message") or "no step for too long"), []
+    broken = [rank for rank, reason in sorted(reasons.items()) if reason in _LAUNCH]
+    if failures and not (broken and reasons[failures[0][1]] in _LAUNCH):
+        _, rank, failure = failures[0]
+        message = str(failure.get("message"))
+        name = "out-of-memory" if _MEMORY.search(message) else "failed"
+        return name, message, [hosts[rank]] if _is_the_machines(failure) else []
+    if broken:
+        rank = broken[0]
+        message = str(ended[rank].get("message") or f"{reasons[rank]} on {hosts[rank]}")
+        return "launch-error", message, [hosts[rank]] if reasons[rank] == "check-failed" else []
+    if evidence.warned:
+        return "time-limit", _TOLD["time-limit"], []
+    if all(reason in ("stopped", "terminated", "completed") for reason in reasons.values()):
+        return "cancelled", "its nodes were told to stop (SIGTERM)", []
+    return "unknown", "it ended, and nothing says why", []
+
+
+_TOLD = {
+    "cancelled": "the job was cancelled",
+    "preempted": "SLURM took the nodes for another job and queued this one again",
+    "node-failure": "a node of the job failed",
+    "time-limit": "the time limit came",
+    "out-of-memory": "SLURM ended the job for want of memory",
+}
+
+
+def _silent(evidence: Evidence) -> list[str]:
+    return [host for rank, host in enumerate(evidence.hosts) if rank not in evidence.ended]
+
+
+def _failures(evidence: Evidence) -> list[tuple[float, int, Mapping[str, Any]]]:
+    """(time, node rank, first failure) of every node that names one, earliest first.
+
+    After a warning a rank that did as it was told has not failed, though the warning may have
+    reached its own agent too late: the ranks of other nodes have told it.
+    """
+    found = []
+    for rank, event in evidence.ended.items():
+        failure = event.get("first_failure")
+        if not isinstance(failure, Mapping) or event.get("reason") in ("stopped", "completed"):
+            continue
+        if not (evidence.warned and failure.get("code") in _OBEYED):
+            found.append((float(failure.get("t") or 0), rank, failure))
+    return sorted(found, key=lambda one: one[:2])
+
+
+def _is_the_machines(failure: Mapping[str, Any]) -> bool:
+    """A signal nobody of ours sent, or a device's own words."""
+    number = failure.get("signal")
+    return isinstance(number, int) or bool(_DEVICE.search(str(failure.get("message"))))
+
+
+def _counts(name: str, evidence: Evidence) -> bool:
+    """Against restart.max. A time limit counts unless the ranks answered the warning: a job that
+    saves nothing would begin anew for ever."""
+    if name == "time-limit":
+        return not any(event.get("reason") == "stopped" for event in evidence.ended.values())
+    return name not in _FREE
+
+
+def _early(evidence: Evidence, name: str, message: str) -> str | None:
+    stepped = any(event.get("stepped") for event in evidence.ended.values())
+    if name in (*_NAMED, "completed", "cancelled") or stepped:
+        return None
+    if evidence.seconds >= _PAST_ITS_START:
+        return None
+    # Addresses, process numbers and ports differ between two starts.
+    return f"{name}: {re.sub(r'0x[0-9a-fA-F]+|[0-9]+', '#', message)}"
+
+
+def _why_not(
+    name: str, message: str, evidence: Evidence, early: str | None, past: Past
+) -> str | None:
+    if name not in ("failed", "launch-error"):
+        return None
+    if _BROKEN.match(message):
+        return "it would fail the same way"
+    codes = [failure.get("code") for _, _, failure in _failures(evidence)]
+    if codes[:1] == [_USAGE]:
+        return "exit code 2 says that it was called the wrong way"
+    if early is not None and early == past.early:
+        return "it failed the same way twice before any step"
+    return None
+
+
+def _listed(hosts: Sequence[str]) -> str:
+    more = len(hosts) - 8
+    return ", ".join(hosts[:8]) + (f" and {more} more" if more > 0 else "")
+
+
+def twice_failed(failures: Mapping[str, int]) -> list[str]:
+    """Hosts that the next attempt is to do without."""
+    return sorted(host for host, times in Counter(failures).items() if times >= 2)

@@ -1,0 +1,97 @@
+"""Where it stands: lines of logs that show what the verdict says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from orchestrator.diagnose.match import Match
+from orchestrator.diagnose.root import Case, Root
+from orchestrator.diagnose.stacks import main_stack, own_frame
+from orchestrator.diagnose.tail import Tail
+from orchestrator.diagnose.verdict import Evidence, Others
+from orchestrator.diagnose.witness import Witness
+
+_FRAME = re.compile(r'^ +File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in .*)?$')
+_LIBRARY = re.compile(r"/(?:site|dist)-packages/|/lib/python3\.\d+/|^<")
+
+
+def evidence_of(case: Case, root: Root, speaker: Witness) -> tuple[Evidence, ...]:
+    """What the speaker said, where in the person's code, and where the root itself stood."""
+    stack = _stack(case, speaker) if speaker.node_reason == "hang" else []
+    rows = [*(stack or _said(case, speaker)), *_own_code(speaker)]
+    if root.first is not speaker:
+        rows += _stack(case, root.first) or _said(case, root.first)
+    return tuple(rows)
+
+
+def line_of(case: Case, tail: Tail, match: Match) -> Evidence:
+    """The line that a rule found in the log of a launcher or scheduler."""
+    path = str(tail.path.relative_to(case.layout.root))
+    return Evidence(path, tail.number(match.line or 0), match.text)
+
+
+def others_of(found: Sequence[Witness], root: Root) -> tuple[Others, ...]:
+    """The other failed ranks by what became of them, the largest group first."""
+    groups: dict[str, list[int]] = {}
+    for one in found:
+        if one.rank != root.first.rank:
+            groups.setdefault(_became(one, root), []).append(one.rank)
+    rows = [Others(what, tuple(sorted(ranks))) for what, ranks in groups.items()]
+    return tuple(sorted(rows, key=lambda row: (-len(row.ranks), row.what)))
+
+
+def _became(witness: Witness, root: Root) -> str:
+    if witness.told_to_end:
+        return "told to end"
+    if witness.match is not None and witness.match.rule.echo:
+        return witness.match.rule.id
+    same = root.first.exception and witness.exception == root.first.exception
+    return "the same" if same else "failed too"
+
+
+def _said(case: Case, witness: Witness) -> list[Evidence]:
+    tail = witness.tail
+    index = _index(witness, tail) if tail else None
+    if tail is None or index is None:
+        return []
+    path = str(tail.path.relative_to(case.layout.root))
+    return [Evidence(path, tail.number(index), tail.lines[index], witness.rank)]
+
+
+def _index(witness: Witness, tail: Tail) -> int | None:
+    if witness.match is not None and witness.match.line is not None:
+        return witness.match.line
+    first = witness.exception.split("\n", 1)[0]
+    with_text = [i for i, line in enumerate(tail.lines) if line.strip()]
+    named = [i for i in with_text if first and tail.lines[i].startswith(first)]
+    return (named or with_text or [None])[-1]  # type: ignore[list-item]
+
+
+def _own_code(witness: Witness) -> list[Evidence]:
+    """The innermost line of the person's own code in the traceback that ended the rank."""
+    if not witness.exception or witness.tail is None:
+        return []
+    frames = list(_frames(witness.tail))
+    if not frames:
+        return []
+    found, code = frames[-1]
+    return [Evidence(found["file"], int(found["line"]), code.strip(), witness.rank)]
+
+
+def _frames(tail: Tail) -> Iterator[tuple[re.Match[str], str]]:
+    start = tail.chain()
+    for index in range(start if start is not None else len(tail.lines), len(tail.lines)):
+        found = _FRAME.match(tail.lines[index])
+        if found and not _LIBRARY.search(found["file"]):
+            yield found, tail.lines[index + 1] if index + 1 < len(tail.lines) else ""
+
+
+def _stack(case: Case, witness: Witness) -> list[Evidence]:
+    """Where it was when it was ended, if it left its stack."""
+    frame = own_frame(main_stack(witness.tail))
+    if frame is None or witness.tail is None:
+        return []
+    path = str(witness.tail.path.relative_to(case.layout.root))
+    text = f"{frame.file}:{frame.line} in {frame.name}"
+    return [Evidence(path, witness.tail.number(frame.index), text, witness.rank)]

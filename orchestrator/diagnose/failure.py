@@ -1,0 +1,224 @@
+"""Why one attempt failed: the rank, the node or the scheduler that began it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Sequence
+
+from orchestrator.diagnose.evidence import evidence_of, line_of, others_of
+from orchestrator.diagnose.match import Ending, Match, explain
+from orchestrator.diagnose.root import Case, Root, find_root, find_stuck
+from orchestrator.diagnose.rules import Rule
+from orchestrator.diagnose.tail import Tail, read_tail
+from orchestrator.diagnose.verdict import First, Others, Verdict
+from orchestrator.diagnose.witness import Witness, witnesses
+from orchestrator.runs.observe import Observed
+from orchestrator.runs.state import RunState, State
+from orchestrator.runs.words import exit_words, is_launch_reason, sentence
+
+_BY_SCHEDULER = (State.OUT_OF_MEMORY, State.TIME_LIMIT, State.PREEMPTED, State.NODE_FAILURE)
+_MOST_NODES = 16
+_MESSAGE = 300
+
+
+def of_attempt(run: Observed, state: RunState, rules: tuple[Rule, ...]) -> Verdict:
+    """The verdict on an attempt that came to its nodes and did not complete."""
+    assert state.attempt is not None  # noqa: S101 - for the type checker
+    case = Case(run.layout, state.attempt, state.nodes, run.record.world_size, rules)
+    found = witnesses(run.layout, state.attempt, state.nodes, rules)
+    if any(node.reason == "hang" for node in state.nodes):
+        return _hang(case, state, found)
+    root = find_root(case, found)
+    told = _by_scheduler(state, rules)
+    if told is not None and not _says_so_itself(state, root):
+        return _scheduled(case, state, told, _victim(state, found, root))
+    if root is None or (root.first.told_to_end and root.heard is None):
+        return _by_launcher(run, case, state, root)
+    return _by_rank(case, state, root, found)
+
+
+def _hang(case: Case, state: RunState, found: Sequence[Witness]) -> Verdict:
+    """The agent ended ranks that made no step: their stacks say for whom they waited."""
+    root = find_stuck(case, found)
+    if root is not None:
+        return _by_rank(case, state, root, found)
+    node = next(node for node in state.nodes if node.reason == "hang")
+    match = explain(case.rules, Ending(signal=signal.SIGABRT, ended="hang"))
+    said = node.message or (match.cause if match else "")
+    return Verdict(
+        "failed",
+        "hang",
+        sentence(f"node {node.node} ({node.host}): {said}"),
+        case.attempt,
+        node=node.node,
+        rule=match.rule.id if match else "",
+        cause=sentence(match.cause) if match else "",
+        next=match.rule.next if match else "",
+        others=(Others("ended without a stack", tuple(sorted(one.rank for one in found))),),
+    )
+
+
+def _by_rank(case: Case, state: RunState, root: Root, found: Sequence[Witness]) -> Verdict:
+    speaker = root.heard or root.first
+    match, elsewhere = speaker.match, None
+    if match is None or not match.text:
+        elsewhere = _elsewhere(case, root.first.node)
+    if elsewhere is not None:
+        match = elsewhere[1]
+    named = match.rule.state if match else _class_of(state)
+    first = _first(root.first)
+    cause = match.cause if match else ""
+    words = [_blame(root), cause or first.message]
+    evidence = evidence_of(case, root, speaker)
+    if elsewhere is not None:
+        evidence = (line_of(case, *elsewhere), *evidence)
+    return Verdict(
+        "failed",
+        named,
+        sentence(": ".join(word for word in words if word)),
+        case.attempt,
+        first,
+        root.first.node,
+        match.rule.id if match else "",
+        sentence(cause) if cause else "",
+        match.rule.next if match else "",
+        evidence,
+        others_of(found, root),
+        unsure=root.unsure,
+    )
+
+
+def _class_of(state: RunState) -> str:
+    return state.state.value if state.state.ended else State.FAILED.value
+
+
+def _blame(root: Root) -> str:
+    first = root.first
+    where = f" on node {first.node}" if first.node is not None else ""
+    where += f" ({first.host})" if first.host else ""
+    if root.heard is not None and root.heard is not first:
+        also = f", or one of {len(root.unsure)} more" if root.unsure else ""
+        return f"rank {first.rank}{where}{also}"
+    return f"rank {first.rank}{where} {exit_words(first.code)}"
+
+
+def _first(witness: Witness) -> First:
+    record = witness.record
+    lines = [line for line in (record.last_lines if record else ()) if line.strip()]
+    message = record.exception_message if record else ""
+    kind = record.exception_type if record else ""
+    said = f"{kind}: {message}".removesuffix(": ") if kind else (lines[-1] if lines else "")
+    if witness.led_to:
+        kind, said = witness.led_to.partition(":")[0], witness.led_to
+    return First(
+        witness.rank,
+        witness.node,
+        witness.host,
+        record.device if record else "",
+        witness.code if witness.code is not None and witness.code >= 0 else None,
+        witness.signal,
+        kind,
+        _short(said),
+        record.ended if record else None,
+    )
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _MESSAGE else f"{line[: _MESSAGE - 1]}…"
+
+
+def _by_scheduler(state: RunState, rules: Iterable[Rule]) -> Match | None:
+    """Ends that only the scheduler knows: what the ranks say then is what it did to them."""
+    if state.state not in _BY_SCHEDULER:
+        return None
+    return explain(rules, Ending(place="scheduler", ended=state.state.value))
+
+
+def _says_so_itself(state: RunState, root: Root | None) -> bool:
+    """A rank's own words, with which the class agrees, say more than the class."""
+    match = root.first.match if root and root.first.by_itself else None
+    return bool(match and match.text and match.rule.state == state.state.value)
+
+
+def _victim(state: RunState, found: Sequence[Witness], root: Root | None) -> Witness | None:
+    if state.state is State.OUT_OF_MEMORY:
+        killed = [one for one in found if one.signal == 9 or one.code == 137]
+        if killed:
+            return min(killed, key=lambda one: one.ended)
+        return root.first if root else None
+    return None
+
+
+def _scheduled(case: Case, state: RunState, told: Match, victim: Witness | None) -> Verdict:
+    silent = [node for node in state.nodes if node.ended is None]
+    node = victim.node if victim else None
+    if state.state is State.NODE_FAILURE and len(silent) == 1:
+        node = silent[0].node
+    blamed = f"node {node} ({silent[0].host}): " if victim is None and node is not None else ""
+    if victim is not None:
+        blamed = f"{_blame(Root(victim))}: "
+    evidence = evidence_of(case, Root(victim), victim) if victim else ()
+    return Verdict(
+        "failed",
+        state.state.value,
+        sentence(f"{blamed}{told.cause}"),
+        case.attempt,
+        _first(victim) if victim else None,
+        node,
+        told.rule.id,
+        sentence(told.cause),
+        told.rule.next,
+        evidence,
+    )
+
+
+def _by_launcher(run: Observed, case: Case, state: RunState, root: Root | None) -> Verdict:
+    """No rank failed by itself: the launch, the launcher, or somebody from outside."""
+    failed = [node for node in state.nodes if is_launch_reason(node.reason)]
+    for node in failed[:_MOST_NODES]:
+        tail = read_tail(run.layout.node(case.attempt, node.node) / "launcher.log")
+        match = explain(
+            case.rules, Ending("launcher", ended=node.reason, exception="", said=tail.lines)
+        )
+        if match is not None:
+            evidence = () if match.line is None else (line_of(case, tail, match),)
+            words = f"node {node.node} ({node.host}): {match.cause}"
+            return Verdict(
+                "failed",
+                match.rule.state,
+                sentence(words),
+                case.attempt,
+                node=node.node,
+                rule=match.rule.id,
+                cause=sentence(match.cause),
+                next=match.rule.next,
+                evidence=evidence,
+            )
+    match_root = root.first.match if root else None
+    return Verdict(
+        "failed" if state.state.ended else "unknown",
+        state.state.value,
+        state.words if state.state is State.UNKNOWN else state.reason,
+        case.attempt,
+        _first(root.first) if root else None,
+        failed[0].node if failed else root.first.node if root else None,
+        match_root.rule.id if match_root else "",
+        sentence(match_root.cause) if match_root else "",
+        match_root.rule.next if match_root else "",
+        evidence_of(case, root, root.first) if root else (),
+    )
+
+
+def _elsewhere(case: Case, node: int | None) -> tuple[Tail, Match] | None:
+    """A rank that said nothing of its end: the launcher or the scheduler may have."""
+    logs = [case.layout.scheduler_log]
+    if node is not None:
+        logs.insert(0, case.layout.node(case.attempt, node) / "launcher.log")
+    for path in logs:
+        tail = read_tail(path)
+        place = "launcher" if path.name == "launcher.log" else "scheduler"
+        match = explain(case.rules, Ending(place, said=tail.lines))
+        if match is not None and match.rule.anywhere:
+            return tail, match
+    return None

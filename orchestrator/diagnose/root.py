@@ -1,0 +1,151 @@
+"""Which rank began it: the others' timeouts, closed connections and SIGTERMs are its echoes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator.diagnose.match import Ending, explain
+from orchestrator.diagnose.rules import Rule
+from orchestrator.diagnose.stacks import collective_call, outside_collectives
+from orchestrator.diagnose.witness import TOLD, Witness, with_log
+from orchestrator.runs.layout import RunLayout
+from orchestrator.runs.state import NodeState
+
+MOST_LOGS = 32
+"""Logs that are looked into before the search for a better root ends."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One attempt, and what is known of it before any log is read."""
+
+    layout: RunLayout
+    attempt: int
+    nodes: tuple[NodeState, ...]
+    world_size: int
+    rules: tuple[Rule, ...]
+
+    def with_log(self, witness: Witness) -> Witness:
+        return with_log(witness, self.layout, self.attempt, self.rules)
+
+    def with_tail(self, witness: Witness) -> Witness:
+        """Its log is to be shown; what explains it is known."""
+        return replace(self.with_log(witness), match=witness.match)
+
+    def left_early(self) -> list[int]:
+        """The few that completed while others still needed them; none where most did."""
+        codes = {rank: code for node in self.nodes for rank, code in node.ranks.items()}
+        done = sorted(rank for rank, code in codes.items() if code == 0)
+        return done if 2 * len(done) <= self.world_size else []
+
+    def silent_ranks(self, known: Mapping[int, Witness]) -> list[int]:
+        """They said nothing of their own: they were busy or stuck when they were ended."""
+        codes = {rank: code for node in self.nodes for rank, code in node.ranks.items()}
+        quiet = {rank for rank in range(self.world_size) if codes.get(rank, TOLD[0]) in TOLD}
+        for rank, one in known.items():
+            if one.exception or not one.told_to_end:
+                quiet.discard(rank)
+            else:
+                quiet.add(rank)
+        return sorted(quiet)
+
+    def silent(self, rank: int, heard: Witness) -> Witness:
+        """One that left no record; where it ran is known if only one node can be meant."""
+        homes = [node for node in self.nodes if rank in node.ranks]
+        homes = homes or [node for node in self.nodes if not node.ranks]
+        home = homes[0] if len(homes) == 1 else None
+        code = home.ranks.get(rank) if home else None
+        node, host = (home.node, home.host) if home else (None, "")
+        return Witness(rank, node, host, code, heard.ended)
+
+
+@dataclass(frozen=True)
+class Root:
+    """`first` began it, or is who all others waited for."""
+
+    first: Witness
+    heard: Witness | None = None
+    """Whose words name the cause, where that is not `first` itself."""
+    unsure: tuple[int, ...] = ()
+    """More ranks that may as well have been the first."""
+
+
+def find_root(case: Case, found: Sequence[Witness]) -> Root | None:
+    """`found`: the failed ranks, the likeliest first. None where none failed."""
+    looked: list[Witness] = []
+    waiting = list(found)
+    while waiting and len(looked) < MOST_LOGS:
+        one = case.with_log(waiting.pop(0))
+        looked.append(one)
+        if one.order[0] != 1:
+            break  # an echo may turn out to be one's own words, and the other way round
+    looked = sorted([*looked, *waiting], key=lambda one: one.order)
+    if not looked:
+        return None
+    first = looked[0]
+    if first.match is None or not first.match.rule.of_another:
+        return Root(first)
+    return _waited_for(case, first, looked)
+
+
+def find_stuck(case: Case, found: Sequence[Witness]) -> Root | None:
+    """Of ranks that were ended because none made a step: those that were in no collective."""
+    looked = [case.with_log(one) for one in found[:MOST_LOGS]]
+    outside = outside_collectives(looked)
+    suspects = [one for one in looked if one.rank in outside]
+    if not suspects:
+        return None
+    return Root(suspects[0], suspects[0], tuple(one.rank for one in suspects[1:]))
+
+
+def _waited_for(case: Case, heard: Witness, found: Sequence[Witness]) -> Root:
+    """All that is heard are echoes: who is it that they speak of?"""
+    by_rank = {one.rank: one for one in found}
+    named = heard.match.rank if heard.match else None
+    if named is not None:
+        return Root(by_rank.get(named) or case.silent(named, heard), heard)
+    behind = _behind(found)
+    if behind:
+        return Root(behind[0], behind[0], tuple(one.rank for one in behind[1:]))
+    early = case.left_early()
+    if early:
+        match = explain(case.rules, Ending(exit_code=0, ended="left-early"))
+        first = replace(case.silent(early[0], heard), match=match)
+        return Root(case.with_tail(first), first, tuple(early[1:]))
+    suspects = outside_collectives(found) or case.silent_ranks(by_rank)
+    if not suspects:
+        return _in_different_calls(case, found) or Root(heard)
+    if len(suspects) == case.world_size or len(suspects) > MOST_LOGS:
+        return Root(heard)
+    first = by_rank.get(suspects[0]) or case.silent(suspects[0], heard)
+    return Root(case.with_log(first), heard, tuple(suspects[1:]))
+
+
+def _in_different_calls(case: Case, found: Sequence[Witness]) -> Root | None:
+    """All waited, and not in the same call: the rarest of them is shown first."""
+    calls = {one.rank: call for one in found if (call := collective_call(one.tail))}
+    kinds = Counter(calls.values())
+    if len(kinds) < 2:
+        return None
+    rare = min(kinds, key=lambda call: (kinds[call], call))
+    odd = [one for one in found if calls.get(one.rank) == rare]
+    shown = {call: next(rank for rank in sorted(calls) if calls[rank] == call) for call in kinds}
+    how = ", ".join(f"rank {rank} in {call}" for call, rank in sorted(shown.items(), key=str))
+    match = explain(case.rules, Ending(ended="different-calls", said=(how,)))
+    first = replace(odd[0], match=match and replace(match, line=None))
+    return Root(first, None, tuple(one.rank for one in odd[1:]))
+
+
+def _behind(found: Sequence[Witness]) -> list[Witness]:
+    """NCCL's watchdog numbers the collectives: who waits in an earlier one is what all wait for."""
+    numbers = {
+        one.rank: int(one.match.groups["seq"])
+        for one in found
+        if one.match is not None and one.match.groups.get("seq", "").isdecimal()
+    }
+    if len(set(numbers.values())) < 2:
+        return []
+    least = min(numbers.values())
+    return [one for one in found if numbers.get(one.rank) == least]

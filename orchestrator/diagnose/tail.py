@@ -1,0 +1,102 @@
+"""The end of a log as numbered lines, without reading the rest of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.logs.line import last_state, parse
+from orchestrator.logs.screen import plain
+
+TAIL_BYTES = 64 * 1024
+LONGEST = 2000
+"""Characters of a line that are looked at."""
+_COUNTED_BYTES = 256 * 1024 * 1024
+"""A line of a log longer than this gets no number: counting would take longer than a second."""
+_CHUNK = 1 << 20
+# torch's excepthook, torchrun's and accelerate's redirections put these before a line.
+_PREFIX = re.compile(r"^(?:\[(?:rank|default)\d+\]:[ ]?|\[\w+\]:\[rank\d+\]:[ ]?)+")
+_HEADER = re.compile(
+    r"^(?:\s*[+|] ?)*\s*(?:Exception Group )?Traceback \(most recent call last\):$"
+)
+_CHAINED = (
+    "The above exception was the direct cause of the following exception:",
+    "During handling of the above exception, another exception occurred:",
+)
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Lines without stamps and colours; `before` lines of the file are not among them."""
+
+    path: Path
+    lines: tuple[str, ...] = ()
+    offset: int = 0
+    """Bytes of the file before the first line."""
+    size: int = 0
+
+    def chain(self) -> int | None:
+        """Where the last traceback begins, with those it came from; None where there is none."""
+        headers = [i for i, line in enumerate(self.lines) if _HEADER.match(line)]
+        if not headers:
+            return None
+        start = headers.pop()
+        while headers and any(line in _CHAINED for line in self.lines[headers[-1] : start]):
+            start = headers.pop()
+        return start
+
+    def first_exception(self) -> str:
+        """What began the last traceback: its line, where another followed while it was handled."""
+        start = self.chain()
+        if start is None or not any(line in _CHAINED for line in self.lines[start:]):
+            return ""
+        rest = self.lines[start + 1 :]
+        return next((line for line in rest if line[:1] not in ("", " ", "\t")), "")
+
+    def number(self, index: int) -> int | None:
+        """Which line of the file `lines[index]` is, from 1; None in a file too long to count."""
+        before = _newlines(self.path, self.offset)
+        return None if before is None else before + index + 1
+
+
+def read_tail(path: Path, size: int = TAIL_BYTES) -> Tail:
+    """Nothing where the file is gone or cannot be read: others say why then."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, 2)
+            offset = max(0, end - size)
+            file.seek(offset)
+            data = file.read(size)
+    except OSError:
+        return Tail(path)
+    if offset:
+        cut = data.find(b"\n") + 1
+        data, offset = data[cut:], offset + cut
+    lines = data.decode("utf-8", "surrogateescape").split("\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    return Tail(path, tuple(_clean(line) for line in lines), offset, end)
+
+
+def unprefixed(line: str) -> str:
+    return _PREFIX.sub("", line)
+
+
+def _clean(raw: str) -> str:
+    line = parse(raw[: LONGEST + 40])
+    return unprefixed(plain(last_state(line.text if line else raw[:LONGEST])))
+
+
+def _newlines(path: Path, before: int) -> int | None:
+    if before > _COUNTED_BYTES:
+        return None
+    count = 0
+    try:
+        with path.open("rb") as file:
+            while before > 0 and (data := file.read(min(_CHUNK, before))):
+                count += data.count(b"\n")
+                before -= len(data)
+    except OSError:
+        return None
+    return count

@@ -1,0 +1,103 @@
+"""Why a run failed, waits, or is not known: from what it left behind to one verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from orchestrator.diagnose.evidence import line_of
+from orchestrator.diagnose.failure import of_attempt
+from orchestrator.diagnose.match import Ending, explain
+from orchestrator.diagnose.root import Case
+from orchestrator.diagnose.rules import Rule, all_rules
+from orchestrator.diagnose.tail import read_tail
+from orchestrator.diagnose.verdict import Before, Verdict
+from orchestrator.runs.attempts import history
+from orchestrator.runs.facts import gather
+from orchestrator.runs.observe import Observed
+from orchestrator.runs.state import RunState, State
+from orchestrator.runs.words import sentence
+
+
+def one_line(run: Observed, rules: Sequence[Rule] | None = None) -> str:
+    """The verdict on a run in one sentence."""
+    return why(run, rules).sentence
+
+
+def why(
+    run: Observed, rules: Sequence[Rule] | None = None, *, attempt: int | None = None
+) -> Verdict:
+    """The verdict on a run, or on one `attempt` of it; without one, on the newest.
+
+    Reads exit records, events and the ends of logs, never whole logs. Raises UserError for a
+    person's own rules that cannot be read.
+    """
+    rules = tuple(all_rules() if rules is None else rules)
+    if attempt is not None and attempt != run.state.attempt:
+        return _of(run, _earlier(run, attempt), rules)
+    verdict = _of(run, run.state, rules)
+    if verdict.kind not in ("completed", "running", "waiting"):
+        return verdict
+    return replace(verdict, before=_before(run, rules))
+
+
+def _of(run: Observed, state: RunState, rules: tuple[Rule, ...]) -> Verdict:
+    name = state.state.value
+    if state.state is State.COMPLETED:
+        return Verdict("completed", name, sentence(f"nothing failed: {state.reason}"))
+    if state.state in (State.PENDING, State.SUBMITTING):
+        return Verdict("waiting", name, state.reason, state.attempt)
+    if state.attempt is None or not state.nodes:
+        return _without_nodes(run, state, rules)
+    if state.state is State.CANCELLED:
+        words = sentence(f"nothing failed: {state.reason}")
+        return Verdict("ended", name, words, state.attempt)
+    if state.state.ended or state.failure is not None:
+        return of_attempt(run, state, rules)
+    if state.state is State.RUNNING:
+        words = sentence(f"nothing has failed so far: {state.reason}")
+        return Verdict("running", name, words, state.attempt)
+    return Verdict("unknown", name, sentence(state.words), state.attempt)
+
+
+def _earlier(run: Observed, attempt: int) -> RunState:
+    """The state as it was when an attempt had ended."""
+    upto = [event for event in run.events if event.integer("attempt", -1) <= attempt]
+    base = replace(gather(upto).base, attempt=attempt)
+    ended = next((one for one in history(run.events) if one.number == attempt), None)
+    if ended is None or ended.end_class is None:
+        return replace(base, state=State.FAILED, reason="this attempt ended")
+    return replace(base, state=ended.state, reason=ended.message or ended.end_class)
+
+
+def _before(run: Observed, rules: tuple[Rule, ...]) -> Before | None:
+    """Why the last attempt that was over was over, where the run goes on or went on."""
+    over = [one for one in history(run.events) if one.ended is not None]
+    bad = [one for one in over if one.end_class not in (None, State.COMPLETED.value)]
+    if not bad:
+        return None
+    verdict = _of(run, _earlier(run, bad[-1].number), rules)
+    return Before(bad[-1].number, verdict.state, verdict.sentence)
+
+
+def _without_nodes(run: Observed, state: RunState, rules: Sequence[Rule]) -> Verdict:
+    """It never came to a node, or nobody knows whether it did."""
+    tail = read_tail(run.layout.scheduler_log)
+    match = None
+    if state.state.ended:
+        match = explain(rules, Ending("scheduler", ended=state.state.value, said=tail.lines))
+    case = Case(run.layout, 0, (), run.record.world_size, tuple(rules))
+    kind = "failed" if state.state.ended and state.state is not State.CANCELLED else "unknown"
+    kind = "ended" if state.state is State.CANCELLED else kind
+    if match is None:
+        return Verdict(kind, state.state.value, state.reason, state.attempt)
+    return Verdict(
+        kind,
+        match.rule.state,
+        sentence(f"{state.reason.rstrip('.')}: {match.cause}"),
+        state.attempt,
+        rule=match.rule.id,
+        cause=sentence(match.cause),
+        next=match.rule.next,
+        evidence=() if match.line is None else (line_of(case, tail, match),),
+    )

@@ -1,0 +1,198 @@
+"""What each failed rank left: its exit record, and, where asked, the end of its log."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from orchestrator.diagnose.match import Ending, Match, explain
+from orchestrator.diagnose.memory import nearly_full
+from orchestrator.diagnose.rules import Rule
+from orchestrator.diagnose.tail import Tail, read_tail, unprefixed
+from orchestrator.logs.screen import plain
+from orchestrator.runs.layout import RunLayout
+from orchestrator.runs.records import ExitRecord, read_exit
+from orchestrator.runs.state import NodeState
+
+MOST_RECORDS = 256
+"""Exit records that are read: on a shared filesystem each costs a round trip."""
+TOLD = (-signal.SIGTERM, 128 + signal.SIGTERM)
+_KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+_LATE_KILL = 1.5
+"""Seconds after another rank's failure at which a SIGKILL is the launcher's or the agent's."""
+_SAID_ON_EXIT = 20
+
+
+@dataclass(frozen=True)
+class Witness:
+    """One rank that failed, or that others wait for (then it may have left no record)."""
+
+    rank: int
+    node: int | None
+    """None where nobody knows where it ran."""
+    host: str
+    code: int | None
+    """Exit code, or minus the signal's number; None where no record tells."""
+    ended: float
+    """Epoch seconds by its node's clock."""
+    record: ExitRecord | None = None
+    node_reason: str = ""
+    tail: Tail | None = None
+    """None until its log was looked at."""
+    led_to: str = ""
+    """The exception that came first, where the last one only followed from it."""
+    match: Match | None = None
+    memory_full: bool = False
+    """The ranks of its node held about all the host memory that they may use."""
+    late: bool = False
+    """Others of its node had failed well before."""
+
+    @property
+    def signal(self) -> int | None:
+        return -self.code if self.code is not None and self.code < 0 else None
+
+    @property
+    def exception(self) -> str:
+        record = self.record
+        if self.led_to:
+            return self.led_to
+        if record is None or not record.exception_type:
+            return ""
+        said = f"{record.exception_type}: {record.exception_message}".removesuffix(": ")
+        return "\n".join(plain(line) for line in said.split("\n"))
+
+    @property
+    def told_to_end(self) -> bool:
+        """By its launcher, its agent or the scheduler; not by what it did itself."""
+        return self.code in TOLD or (self.code in _KILLED and self.late)
+
+    @property
+    def order(self) -> tuple[int, float, int]:
+        """The first of all is the root: those that failed by themselves, then what was said
+        because of others, then those that were told to end."""
+        if self.told_to_end:
+            return 2, self.ended, self.rank
+        echo = self.match is not None and self.match.rule.echo
+        return int(echo), self.ended, self.rank
+
+    @property
+    def by_itself(self) -> bool:
+        return self.order[0] == 0
+
+
+def witnesses(
+    layout: RunLayout, attempt: int, nodes: Sequence[NodeState], rules: Iterable[Rule]
+) -> list[Witness]:
+    """Every failed rank of an attempt, up to MOST_RECORDS of them, the likeliest root first."""
+    rules = tuple(rules)
+    found = [
+        _witness(layout, attempt, node, rank) for node, rank in _failed(layout, attempt, nodes)
+    ]
+    firsts: dict[int | None, float] = {}
+    for one in found:
+        if one.code not in (*TOLD, *_KILLED):
+            firsts[one.node] = min(one.ended, firsts.get(one.node, one.ended))
+    full = _full_nodes(layout, found)
+    late = [
+        replace(
+            one,
+            late=one.ended > firsts.get(one.node, one.ended) + _LATE_KILL,
+            memory_full=one.node in full,
+        )
+        for one in found
+    ]
+    return sorted((judged(one, rules) for one in late), key=lambda one: one.order)
+
+
+def _full_nodes(layout: RunLayout, found: Iterable[Witness]) -> set[int | None]:
+    """Asked only for nodes on which a rank was killed."""
+    found = list(found)
+    killed = {one.node: one.host for one in found if one.code in _KILLED}
+    held = dict.fromkeys(killed, 0)
+    for one in found:
+        if one.node in held and one.record is not None:
+            held[one.node] += one.record.max_rss_bytes
+    return {node for node, host in killed.items() if nearly_full(layout, host, held[node])}
+
+
+def judged(witness: Witness, rules: Iterable[Rule]) -> Witness:
+    """With the rule that explains it, by its log where that was read, else by its record."""
+    return replace(witness, match=explain(rules, _ending(witness)))
+
+
+def with_log(witness: Witness, layout: RunLayout, attempt: int, rules: Iterable[Rule]) -> Witness:
+    """After a look at the end of its log."""
+    if witness.node is None:
+        return witness
+    tail = read_tail(layout.rank_log(attempt, witness.node, witness.rank))
+    seen = judged(replace(witness, tail=tail), rules)
+    if seen.match is None or not seen.match.rule.echo:
+        return seen
+    first = tail.first_exception()
+    before = (
+        explain(rules, Ending(exit_code=witness.code, exception=first)) if first else seen.match
+    )
+    return seen if before and before.rule.echo else replace(seen, led_to=first, match=before)
+
+
+def _ending(witness: Witness) -> Ending:
+    record, tail = witness.record, witness.tail
+    if tail is not None and tail.lines:
+        said, chain = tail.lines, tail.chain()
+    else:
+        lines = record.last_lines if record else ()
+        said = tuple(unprefixed(plain(line)) for line in lines[-_SAID_ON_EXIT:])
+        chain = Tail(Path(), said).chain()
+    # gloo's threads abort now and then in the exit that an exception has led to (torch 2.13).
+    on_the_way_out = bool(witness.exception) and witness.signal == signal.SIGABRT
+    return Ending(
+        signal=None if on_the_way_out else witness.signal,
+        exit_code=witness.code,
+        ended=witness.node_reason,
+        memory_full=witness.memory_full,
+        exception=witness.exception,
+        said=said,
+        # A traceback that the rank survived says nothing about how it ended.
+        chain=chain if witness.exception else None,
+    )
+
+
+def _witness(layout: RunLayout, attempt: int, node: NodeState, rank: int) -> Witness:
+    record = read_exit(layout, attempt, node.node, rank)
+    failure = node.failure if node.failure and node.failure.rank == rank else None
+    code = node.ranks.get(rank, record.code if record else None)
+    ended = record.ended if record else failure.t if failure else node.ended or 0.0
+    host = record.host if record and record.host else node.host
+    return Witness(rank, node.node, host, code, ended, record, node.reason)
+
+
+def _failed(
+    layout: RunLayout, attempt: int, nodes: Sequence[NodeState]
+) -> list[tuple[NodeState, int]]:
+    """Those that their agents named first, in the order of time, then the others."""
+    named = sorted(
+        (node for node in nodes if node.failure is not None),
+        key=lambda node: node.failure.t if node.failure else 0.0,
+    )
+    rows = [(node, node.failure.rank) for node in named if node.failure]
+    own = {rank for _, rank in rows}
+    for node in nodes:
+        codes = node.ranks or _codes_on_disk(layout, attempt, node)
+        failed = sorted(codes, key=lambda rank: (codes[rank] in TOLD, rank))
+        rows += [(node, rank) for rank in failed if codes[rank] and rank not in own]
+    return rows[:MOST_RECORDS]
+
+
+def _codes_on_disk(layout: RunLayout, attempt: int, node: NodeState) -> dict[int, int]:
+    """Of a node whose agent died or still runs: what its shims have left."""
+    if node.ended is not None:
+        return {}
+    codes = {}
+    for path in sorted(layout.node(attempt, node.node).glob("rank-*.exit.json"))[:MOST_RECORDS]:
+        number = path.name.removeprefix("rank-").removesuffix(".exit.json")
+        record = read_exit(layout, attempt, node.node, int(number)) if number.isdecimal() else None
+        if record is not None:
+            codes[record.rank] = record.code
+    return codes

@@ -1,0 +1,132 @@
+"""A two-node run of tests/support/stepping.py on the real SLURM, and what it has written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import cluster_processes
+import yaml
+from cluster import Cluster
+from support.ptx import CHECKOUT, Ptx, eventually
+
+from orchestrator.checkpoints.names import committed_folders
+from orchestrator.runs.events import Event, read_events
+from orchestrator.runs.layout import RunLayout
+
+
+class SteppingRun:
+    def __init__(self, ptx: Ptx, folder: Path, args: dict[str, Any], **sections: Any) -> None:
+        spec = {
+            "name": "stepping",
+            "scheduler": "slurm",
+            "entrypoint": {"script": str(CHECKOUT / "tests/support/stepping.py"), "args": args},
+            "restart": {"backoff": "1s"},
+            **sections,
+        }
+        spec["resources"] = {"nodes": 2, "gpus_per_node": 0} | sections.get("resources", {})
+        path = folder / "stepping.yaml"
+        path.write_text(yaml.safe_dump(spec))
+        self.ptx = ptx
+        self.layout = RunLayout(ptx.submit(path))
+
+    @property
+    def job(self) -> str:
+        return self.events("submitted")[-1].text("job_id")
+
+    def events(self, kind: str) -> list[Event]:
+        return [event for event in read_events(self.layout) if event.type == kind]
+
+    def steps(self) -> list[tuple[int, int]]:
+        """(attempt, step) of every step, in order."""
+        path = self.layout.root / "steps.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [(one["attempt"], one["step"]) for one in map(json.loads, lines)]
+
+    def lost(self) -> int:
+        """Steps that were made more than once."""
+        steps = [step for _, step in self.steps()]
+        return len(steps) - len(set(steps))
+
+    def endings(self) -> list[tuple[str, bool, bool, str | None]]:
+        """(class, retry, counted, where) of every attempt."""
+        return [
+            (e.text("class"), e.fields["retry"], e.fields["counted"], e.fields["where"])
+            for e in self.events("attempt_ended")
+        ]
+
+    def until_step(self, step: int, attempt: int = 0) -> None:
+        self.until(lambda: (attempt, step) <= max(self.steps(), default=(-1, 0)), f"step {step}")
+
+    def until_attempt(self, attempt: int) -> None:
+        self.until(lambda: any(a == attempt for a, _ in self.steps()), f"attempt {attempt}")
+
+    def until(self, look: Any, what: str, within: float = 150) -> Any:
+        return eventually(look, within=within, what=what, story=self.story)
+
+    def ended(self) -> str:
+        """SLURM's last word."""
+        self.until(lambda: not self.squeue(), "the job's end")
+        return self.until(lambda: self.sacct(), "sacct")[-1]
+
+    def squeue(self) -> str:
+        argv = ["squeue", "-h", f"--name={self.layout.run_id}", "-o", "%i|%T|%N"]
+        return subprocess.run(argv, capture_output=True, text=True).stdout.strip()
+
+    def sacct(self) -> list[str]:
+        argv = ["sacct", "-nPX", "--duplicates", "-o", "State", "-j", self.job]
+        return [
+            row.split()[0]
+            for row in subprocess.run(argv, capture_output=True, text=True).stdout.splitlines()
+        ]
+
+    def nodes(self, attempt: int) -> list[str]:
+        (event,) = [e for e in self.events("job_started") if e.integer("attempt") == attempt]
+        return list(event.fields["nodes"])
+
+    def committed(self) -> list[tuple[int, int]]:
+        return [(f.step, f.attempt) for f in committed_folders(self.layout.checkpoints)]
+
+    def story(self) -> str:
+        return f"{self.squeue()}\n{self.ptx.story(self.layout.root)}"
+
+    def end(self) -> None:
+        subprocess.run(["scancel", f"--name={self.layout.run_id}"], check=False)
+
+
+def processes_of(cluster: Cluster, node: str) -> list[int]:
+    """Everything of jobs on this node, and the step daemons above it."""
+    found: list[int] = []
+    for pid in cluster_processes.all_pids():
+        env = cluster_processes.environment(pid)
+        ours = env.get(b"SLURM_CONF") == os.fsencode(cluster.conf)
+        if ours and env.get(b"SLURMD_NODENAME") == node.encode() and b"SLURM_JOB_ID" in env:
+            parent = cluster_processes.parent(pid)
+            daemon = cluster_processes.command(parent).startswith(b"slurmstepd")
+            found += [parent, pid] if daemon else [pid]
+    marked = [pid for pid in cluster_processes.all_pids() if _below(pid, set(found))]
+    return sorted({*found, *marked})
+
+
+def _below(pid: int, roots: set[int]) -> bool:
+    """launch.sh takes SLURM's variables out of the environment of the ranks."""
+    while pid > 1:
+        if pid in roots:
+            return True
+        pid = cluster_processes.parent(pid)
+    return False
+
+
+def kill_processes(cluster: Cluster, node: str) -> int:
+    """SIGKILL all of them at once; how many there were."""
+    pids = processes_of(cluster, node)
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    return len(pids)

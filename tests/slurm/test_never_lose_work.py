@@ -1,0 +1,113 @@
+"""Real training on a real SLURM, disturbed: its losses are those of an undisturbed run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cluster import Cluster
+from support import disturb, kept_work
+from support.ptx import Ptx, eventually
+
+pytestmark = [pytest.mark.slow, pytest.mark.slurm]
+
+STEPS = 160
+ON_SLURM = ("--scheduler", "slurm", "--nodes", "2", "--set", "resources.procs_per_node=1")
+HERE = ("--scheduler", "local")
+NEVER_SKIPPED = {"restart__on": "[preempted, time-limit, node-failure, failed]", "restart__max": 3}
+QUICK = {"restart__backoff": "1s"}
+
+
+@pytest.fixture(autouse=True)
+def _disturbed_is_spoken_to(
+    disturbed: Cluster, _spoken_to: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(disturbed.conf))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[int, float]]:
+    """The losses of a strategy on two ranks of this machine."""
+    known: dict[str, dict[int, float]] = {}
+
+    def losses(strategy: str) -> dict[int, float]:
+        if strategy not in known:
+            ptx = Ptx(tmp_path_factory.mktemp("undisturbed") / "runs")
+            run = kept_work.submit(ptx, HERE, STEPS, **kept_work.STRATEGIES[strategy])
+            ptx.ok("wait", run.name, "--timeout", "300s", timeout=330)
+            known[strategy] = kept_work.losses(run)
+            assert set(known[strategy]) == set(range(1, STEPS + 1))
+        return known[strategy]
+
+    return losses
+
+
+def started(ptx: Ptx, launcher: str, strategy: str, **more: object) -> Path:
+    """A run on two nodes that has done some steps."""
+    run = kept_work.submit(
+        ptx,
+        (*ON_SLURM, "--launcher", launcher),
+        STEPS,
+        **(kept_work.STRATEGIES[strategy] | NEVER_SKIPPED | QUICK | more),
+    )
+    eventually(
+        lambda: kept_work.last_step(run) > kept_work.EVERY + 5,
+        within=180,
+        what="some steps",
+        story=lambda: ptx.story(run),
+    )
+    return run
+
+
+def completed(ptx: Ptx, run: Path) -> None:
+    waited = ptx("wait", run.name, "--timeout", "400s", timeout=430)
+    assert waited.returncode == 0, waited.stdout + waited.stderr + ptx.story(run)
+
+
+def job_of(ptx: Ptx, run: Path) -> str:
+    return str(ptx.state(run)["job_id"])
+
+
+CASES = {
+    "torchrun ddp warned": ("torchrun", "ddp", disturb.warn),
+    "accelerate fsdp preempted": ("accelerate", "fsdp", disturb.preempt),
+    "deepspeed zero 3 warned": ("deepspeed", "zero 3", disturb.warn),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_that_was_told_in_time_loses_no_step(
+    name: str,
+    tmp_path: Path,
+    disturbed: Cluster,
+    undisturbed: Callable[[str], dict[int, float]],
+) -> None:
+    launcher, strategy, hit = CASES[name]
+    ptx = Ptx(tmp_path / "runs")
+    expected = undisturbed(strategy)
+    run = started(ptx, launcher, strategy)
+    job_id = job_of(ptx, run)
+    hit(disturbed, job_id)
+    completed(ptx, run)
+    assert kept_work.attempts(run) == 2, ptx.story(run)
+    assert job_of(ptx, run) == job_id
+    assert kept_work.steps_lost(run) == 0, ptx.story(run)
+    assert kept_work.losses(run) == expected
+
+
+def test_a_node_that_dies_costs_at_most_one_interval(
+    tmp_path: Path,
+    disturbed: Cluster,
+    undisturbed: Callable[[str], dict[int, float]],
+) -> None:
+    """All processes of node 0 of the run get SIGKILL, its slurmd first."""
+    ptx = Ptx(tmp_path / "runs")
+    expected = undisturbed("ddp")
+    run = started(ptx, "torchrun", "ddp")
+    assert disturb.kill_node(disturbed, run, 0) >= 4, "node 0 was meant to run something"
+    completed(ptx, run)
+    assert kept_work.attempts(run) >= 2, ptx.story(run)
+    assert kept_work.steps_lost(run) <= kept_work.EVERY + 1, ptx.story(run)
+    assert kept_work.losses(run) == expected
+    disturbed.start()

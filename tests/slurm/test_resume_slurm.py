@@ -1,0 +1,105 @@
+"""`ptx resume` against the real SLURM: another job under the same run, once."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import kill_at
+from support.ptx import Ptx, eventually
+
+from orchestrator.runs.events import read_events
+from orchestrator.runs.layout import RunLayout
+
+pytestmark = [pytest.mark.slow, pytest.mark.slurm]
+
+SPEC = """
+name: again
+scheduler: slurm
+entrypoint: {command: [python3, -c, "print('here')"]}
+resources: {nodes: 1, gpus_per_node: 0, procs_per_node: 1, time_limit: 5m}
+setup: ["exit 3"]
+"""
+HELD = ["--set", "slurm.options.hold=true"]
+POINTS = {"before sbatch": 0, "while sbatch runs": None, "after sbatch": 1}
+"""Where the client is killed, and how many jobs SLURM then has; while sbatch runs it is one or
+none."""
+
+
+@pytest.fixture
+def ptx(tmp_path: Path) -> Ptx:
+    (tmp_path / "again.yaml").write_text(SPEC)
+    return Ptx(tmp_path / "runs", {"XDG_STATE_HOME": str(tmp_path / "state")})
+
+
+def jobs(run: Path, states: str = "all") -> list[str]:
+    argv = ["squeue", "-h", f"--states={states}", f"--name={run.name}", "--format=%i"]
+    told = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    return sorted(told.split(), key=int)
+
+
+def test_a_resumed_run_is_a_new_job_of_its_own_size_under_the_same_run(
+    ptx: Ptx, tmp_path: Path
+) -> None:
+    run = ptx.submit(tmp_path / "again.yaml")
+    assert ptx("wait", run.name).returncode == 1
+    first = ptx.state(run)
+    assert (first["state"], first["attempts"]) == ("launch-error", [0])
+
+    done = ptx("resume", run.name, "--nodes", "2", "--set", "setup=[]")
+    assert done.returncode == 0, done.stderr
+    assert "changed: resources.nodes  1 -> 2" in done.stderr
+
+    assert ptx("wait", run.name).returncode == 0, ptx.story(run)
+    state = ptx.state(run)
+    assert (state["state"], state["attempts"], state["world_size"]) == ("completed", [0, 1], 2)
+    assert int(state["job_id"]) > int(first["job_id"])
+    assert [node["node"] for node in state["node_states"]] == [0, 1]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_resumption_that_is_killed_is_one_job_or_none(
+    ptx: Ptx, tmp_path: Path, point: str
+) -> None:
+    run = ptx.submit(tmp_path / "again.yaml", *HELD)
+    try:
+        assert ptx("cancel", run.name).returncode == 0
+        eventually(lambda: ptx.state(run)["state"] == "cancelled", within=60, what="the cancel")
+        old = jobs(run)
+        assert len(old) == 1
+
+        driver = Ptx(ptx.runs, ptx.env, argv=(sys.executable, kill_at.__file__, point))
+        assert driver("resume", run.name).returncode == -signal.SIGKILL
+
+        def settled() -> bool:
+            return str(ptx.state(run)["state"]) in ("pending", "cancelled")
+
+        eventually(settled, within=60, what="a verdict", story=lambda: ptx.story(run))
+        new = [job for job in jobs(run) if job not in old]
+        state = ptx.state(run)
+        wanted = POINTS[point]
+        assert len(new) in ((0, 1) if wanted is None else (wanted,))
+        assert state["state"] == ("pending" if new else "cancelled")
+        assert state["job_id"] == (new or old)[0]
+        again = ptx("resume", run.name, *HELD)
+        assert again.returncode == (5 if new else 0), again.stderr
+        assert len(jobs(run)) == 2
+    finally:
+        subprocess.run(["scancel", f"--name={run.name}"], check=True)
+
+
+def test_the_job_of_a_resumption_bears_its_number(ptx: Ptx, tmp_path: Path) -> None:
+    run = ptx.submit(tmp_path / "again.yaml", *HELD)
+    try:
+        ptx.ok("cancel", run.name)
+        eventually(lambda: ptx.state(run)["state"] == "cancelled", within=60, what="the cancel")
+        told = json.loads(ptx.ok("resume", run.name, *HELD, "--json"))
+        submitted = [e for e in read_events(RunLayout(run)) if e.type == "submitted"]
+        assert [event.fields.get("submission") for event in submitted] == [None, 1]
+        assert submitted[-1].text("job_id") == told["job_id"]
+    finally:
+        subprocess.run(["scancel", f"--name={run.name}"], check=True)

@@ -1,0 +1,196 @@
+"""A run goes on by itself: warned, preempted, crashed, hung, or bereft of a node."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cluster as cluster_script
+import pytest
+from cluster import Cluster
+from restarting import SteppingRun, kill_processes
+from support.ptx import LAUNCHERS, Ptx
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+Start = Callable[..., SteppingRun]
+
+
+@pytest.fixture(autouse=True)
+def _disturbed_is_spoken_to(disturbed, _spoken_to, monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", str(disturbed.conf))
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    runs: list[SteppingRun] = []
+
+    def one(args: dict[str, Any] | None = None, **sections: Any) -> SteppingRun:
+        runs.append(SteppingRun(Ptx(tmp_path / "runs"), tmp_path, args or {}, **sections))
+        return runs[-1]
+
+    yield one
+    for run in runs:
+        run.end()
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_after_the_warning_the_job_is_requeued_once_and_no_step_is_lost(
+    start: Start, launcher: str
+) -> None:
+    run = start({"steps": 10000}, launcher=launcher)
+    run.until_step(5)
+    job = run.job
+    subprocess.run(["scancel", "--signal=USR2", job], check=True)
+    run.until_attempt(1)
+    assert run.events("signal"), "the warning was meant to reach the agents"
+    assert [e.text("reason") for e in run.events("node_ended")] == ["stopped", "stopped"]
+    assert run.endings() == [("time-limit", True, False, "requeue")]
+    assert [e.text("reason") for e in run.events("requeue")] == ["time-limit"]
+    assert run.squeue().split("|")[0] == job
+    assert run.lost() == 0
+    run.end()
+    assert run.ended() == "CANCELLED"
+
+
+def test_where_requeueing_is_forbidden_a_new_job_continues_the_run(start: Start) -> None:
+    run = start({"steps": 10000}, slurm={"options": {"no-requeue": True}})
+    run.until_step(5)
+    job = run.job
+    subprocess.run(["scancel", "--signal=USR2", job], check=True)
+    run.until_attempt(1)
+    assert run.endings() == [("time-limit", True, False, "new-job")]
+    assert not run.events("requeue")
+    assert run.job != job
+    assert run.squeue().split("|")[0] == run.job
+    assert run.lost() == 0
+
+
+def test_a_preempted_job_saves_within_the_grace_and_slurm_brings_it_back(start: Start) -> None:
+    run = start({"steps": 10000, "every": 100000})
+    run.until_step(5)
+    other = subprocess.run(
+        ["sbatch", "--parsable", "-phigh", "-N4", "--exclusive", "-o/dev/null", "--wrap=sleep 1"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    run.until_attempt(1)
+    assert run.sacct()[0] == "PREEMPTED", other
+    assert run.endings() == [("preempted", True, False, "requeue")]
+    assert [e.text("reason") for e in run.events("node_ended")] == ["stopped", "stopped"]
+    assert not run.events("requeue"), "SLURM has done that"
+    assert run.lost() == 0
+
+
+def test_a_cancelled_job_saves_and_stays_cancelled(start: Start) -> None:
+    run = start({"steps": 10000, "every": 100000}, restart={"max": 5})
+    run.until_step(5)
+    subprocess.run(["scancel", run.job], check=True)  # not through ptx, which would note it
+    assert run.ended() == "CANCELLED"
+    assert run.endings() == [("cancelled", False, False, None)]
+    assert run.committed() == [(run.steps()[-1][1], 0)]
+    assert not run.events("requeue")
+
+
+def test_a_crash_restarts_the_ranks_in_the_allocation_until_the_budget_is_used_up(
+    start: Start,
+) -> None:
+    run = start(
+        {"steps": 10000, "crash-in": 3, "crash-at": 15}, restart={"max": 2, "backoff": "1s"}
+    )
+    assert run.ended() == "FAILED"
+    failed = ("failed", True, True, "allocation")
+    assert run.endings() == [failed, failed, ("failed", False, False, None)]
+    ends, starts = run.events("attempt_ended"), run.events("job_started")
+    assert all("RuntimeError: on purpose at step" in e.text("message") for e in ends)
+    assert "restart.max (2) is used up" in ends[-1].text("message")
+    assert len({e.text("job_id") for e in starts}) == 1
+    pauses = [begun.t - over.t for over, begun in zip(ends, starts[1:], strict=False)]
+    assert pauses[0] >= 1
+    assert pauses[1] >= 2
+    assert run.steps()[0] == (0, 1)
+    assert (1, 11) in run.steps(), "the checkpoint of step 10 was meant to be resumed"
+
+
+@pytest.mark.parametrize(
+    ("error", "name"), [("MemoryError", "out-of-memory"), ("ImportError", "failed")]
+)
+def test_what_would_end_the_same_way_is_not_started_again(
+    start: Start, error: str, name: str
+) -> None:
+    run = start({"crash-in": 9, "crash-with": error}, restart={"max": 5}, resources={"nodes": 1})
+    assert run.ended() == "FAILED"
+    assert run.endings() == [(name, False, False, None)]
+    assert error in run.events("attempt_ended")[0].text("message")
+
+
+def test_a_hang_is_noticed_ended_and_started_again(start: Start) -> None:
+    run = start(
+        {"steps": 20, "hang-at": 12}, restart={"max": 1, "hang_after": "3s", "backoff": "1s"}
+    )
+    assert run.ended() == "COMPLETED"
+    assert run.endings() == [
+        ("hang", True, True, "allocation"),
+        ("completed", False, False, None),
+    ]
+    assert "hang" in [e.text("reason") for e in run.events("node_ended")]
+
+
+@pytest.fixture
+def healed(disturbed: Cluster) -> Iterator[Cluster]:
+    """Dead nodes come back after the test."""
+    yield disturbed
+    script, port = cluster_script.__file__, str(disturbed.settings.port)
+    argv = [sys.executable, script, "start", "--dir", str(disturbed.root), "--port", port]
+    subprocess.run(argv, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_node_dies_with_everything_on_it_and_the_run_goes_on_elsewhere(
+    start: Start, healed: Cluster, victim: int
+) -> None:
+    run = start({"steps": 10000})
+    run.until_step(15)
+    node = run.nodes(0)[victim]
+    healed.kill_node(node)
+    assert kill_processes(healed, node) > 2
+    run.until_attempt(1)
+    # With the batch host gone, the agent of the other node is faster than SLURM.
+    assert run.sacct()[0] == ("REQUEUED" if victim == 0 else "NODE_FAIL")
+    (ended,) = run.events("attempt_ended")
+    assert (ended.text("class"), ended.fields["retry"]) == ("node-failure", True)
+    assert ended.fields["nodes_failed"] == [node]
+    assert node not in run.nodes(1)
+    assert run.lost() < 10, "more than one checkpoint interval"
+
+
+def test_ranks_that_outlive_their_slurmd_cannot_commit(start: Start, healed: Cluster) -> None:
+    run = start({"steps": 10000, "haunt": True})
+    run.until_step(15)
+    where = [number for number in (0, 1) if run.layout.rank_log(0, number, 0).exists()]
+    node = run.nodes(0)[where[0]]
+    healed.kill_node(node)
+    run.until_attempt(1)
+    refused = run.layout.root / "refused"
+    run.until(refused.exists, "the old rank's try to save")
+    assert "attempt 0 is over" in refused.read_text()
+    assert node not in run.nodes(1)
+    assert run.lost() < 10
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_dead_node_is_replaced_by_a_spare_one(start: Start, healed: Cluster, victim: int) -> None:
+    run = start({"steps": 10000}, resources={"nodes": 2, "spare_nodes": 1})
+    run.until_step(15)
+    node = run.nodes(0)[victim]
+    healed.kill_node(node)
+    assert kill_processes(healed, node) > 2
+    run.until_attempt(1)
+    assert run.endings()[0][0] == "node-failure"
+    assert node not in run.nodes(1)
+    assert run.lost() < 10
+    assert bool(run.events("requeue")) == (victim == 0), "only the batch host's death needs that"

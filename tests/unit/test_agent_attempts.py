@@ -1,0 +1,57 @@
+"""How a supervisor numbers and remembers attempts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from orchestrator.agent.attempts import begin_attempt, past_of, read_nodes, unjudged
+
+
+def over(attempt: int, **more: Any) -> dict[str, Any]:
+    return {
+        "type": "attempt_ended",
+        "attempt": attempt,
+        "retry": True,
+        "counted": True,
+        "nodes_failed": [],
+        "early": None,
+        **more,
+    }
+
+
+def test_the_number_is_one_more_than_the_largest_folder(tmp_path: Path) -> None:
+    assert begin_attempt(tmp_path, shared=False) == 0
+    (tmp_path / "attempts/007").mkdir()
+    (tmp_path / "attempts/notes").mkdir()
+    assert begin_attempt(tmp_path, shared=False) == 8
+    assert (tmp_path / "attempts/008").stat().st_mode & 0o777 == 0o700
+    assert begin_attempt(tmp_path, shared=True) == 9
+    assert (tmp_path / "attempts/009").stat().st_mode & 0o7777 == 0o2770
+
+
+def test_what_ended_for_good_closes_the_account_and_hosts_are_remembered() -> None:
+    first = [over(0, nodes_failed=["n1"], early="x"), over(1, counted=False)]
+    assert past_of(first) == (1, None, {"n1": 1})
+    assert past_of(first[:1]).early == "x"
+    final = [*first, over(2, retry=False, counted=False, nodes_failed=["n1"])]
+    assert past_of(final) == (0, None, {"n1": 2})
+
+
+def test_an_attempt_whose_supervisor_died_waits_for_its_judgement() -> None:
+    begun = {"type": "job_started", "attempt": 1, "nodes": ["n0"]}
+    assert unjudged([over(0), begun]) == begun
+    assert unjudged([begun, over(1)]) is None
+
+
+def test_a_torn_line_and_a_foreign_file_are_passed_over(tmp_path: Path) -> None:
+    events = tmp_path / "events"
+    events.mkdir()
+    ended = {"v": 1, "type": "node_ended", "node": 0, "reason": "stopped"}
+    warned = {"v": 1, "type": "signal", "name": "SIGUSR2"}
+    lines = [json.dumps(ended), json.dumps(warned), '{"v":1,"type":"node_en']
+    (events / "a003-node-0000.jsonl").write_text("\n".join(lines))
+    (events / "a002-node-0001.jsonl").write_text(json.dumps({**ended, "node": 1}) + "\n")
+    nodes = read_nodes(tmp_path, 3)
+    assert (nodes.ended, nodes.started, nodes.warned) == ({0: ended}, {}, True)

@@ -1,0 +1,128 @@
+"""The table of exit classes: from evidence to verdict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator.agent.classes import Evidence, Past, Policy, Verdict, judge, pause, twice_failed
+
+ALL = Policy(2, ("preempted", "time-limit", "node-failure", "failed"), 1.0)
+HOSTS = ("n0", "n1")
+
+
+def ended(reason: str, message: str | None = None, code: int = 1, **more: Any) -> dict[str, Any]:
+    failure = {"code": code, "signal": None, "t": 5.0, "message": message} if message else None
+    return {"reason": reason, "first_failure": failure, "message": None, **more}
+
+
+def verdict(*nodes: dict[str, Any] | None, past: Past = Past(), **evidence: Any) -> Verdict:  # noqa: B008
+    left = {rank: event for rank, event in enumerate(nodes) if event is not None}
+    return judge(Evidence(HOSTS[: len(nodes)], left, len(nodes), **evidence), past, ALL)
+
+
+CRASH = ended("rank-failed", "RuntimeError: loss is nan", stepped=True)
+STOPPED = ended("stopped")
+ROWS: dict[str, tuple[Verdict, tuple[str, bool, bool, str | None]]] = {
+    "all done": (
+        verdict(ended("completed"), ended("completed")),
+        ("completed", False, False, None),
+    ),
+    "a crash": (verdict(CRASH, ended("terminated")), ("failed", True, True, "allocation")),
+    "saved after the warning": (
+        verdict(STOPPED, STOPPED, warned=True),
+        ("time-limit", True, False, "requeue"),
+    ),
+    "let the warning pass": (
+        verdict(ended("terminated"), ended("terminated"), warned=True),
+        ("time-limit", True, True, "requeue"),
+    ),
+    "warned by its peers first": (
+        verdict(STOPPED, ended("rank-failed", "stopped", code=143), warned=True),
+        ("time-limit", True, False, "requeue"),
+    ),
+    "a crash while it saves": (
+        verdict(CRASH, STOPPED, warned=True),
+        ("failed", True, True, "allocation"),
+    ),
+    "the limit was faster": (
+        verdict(ended("terminated"), None, warned=True, told="cancelled"),
+        ("time-limit", True, True, "requeue"),
+    ),
+    "preempted": (
+        verdict(STOPPED, STOPPED, told="preempted"),
+        ("preempted", True, False, "requeue"),
+    ),
+    "cancelled": (verdict(STOPPED, STOPPED, told="cancelled"), ("cancelled", False, False, None)),
+    "told to stop by nobody known": (verdict(STOPPED, STOPPED), ("cancelled", False, False, None)),
+    "a silent node": (verdict(CRASH, None), ("node-failure", True, False, "allocation")),
+    "no agent spoke": (verdict(None, None), ("unknown", True, True, "allocation")),
+    "GPU memory": (
+        verdict(ended("rank-failed", "torch.OutOfMemoryError: CUDA out of memory.")),
+        ("out-of-memory", False, False, None),
+    ),
+    "an import": (
+        verdict(ended("rank-failed", "ModuleNotFoundError: No module named 'x'")),
+        ("failed", False, False, None),
+    ),
+    "usage": (verdict(ended("rank-failed", "error: x", code=2)), ("failed", False, False, None)),
+    "a hang": (verdict(ended("hang"), ended("terminated")), ("hang", True, True, "allocation")),
+    "a broken node": (verdict(ended("check-failed")), ("launch-error", True, True, "allocation")),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_the_table(row: str) -> None:
+    got, wanted = ROWS[row]
+    assert (got.name, got.retry, got.counted, got.where) == wanted, got
+
+
+def test_every_reason_that_the_spec_leaves_out_ends_the_run() -> None:
+    nothing = ALL._replace(on=())
+    evidence = Evidence(HOSTS, {0: CRASH, 1: CRASH}, 2)
+    for told in (None, "preempted", "node-failure"):
+        assert not judge(evidence._replace(told=told), Past(), nothing).retry
+
+
+def test_the_budget_is_for_what_counts() -> None:
+    spent = Past(counted=2)
+    assert not verdict(CRASH, past=spent).retry
+    assert "restart.max (2) is used up" in verdict(CRASH, past=spent).message
+    assert verdict(STOPPED, STOPPED, past=spent, told="preempted").retry
+    assert verdict(STOPPED, STOPPED, past=spent, warned=True).retry
+    assert not verdict(ended("terminated"), past=spent, warned=True).retry
+
+
+def test_the_same_end_before_any_step_is_tried_once_more_only() -> None:
+    first = verdict(ended("rank-failed", "ValueError: bad shard 0x7f01, port 31337", stepped=False))
+    assert first.retry
+    again = ended("rank-failed", "ValueError: bad shard 0x88aa, port 4242", stepped=False)
+    second = verdict(again, past=Past(counted=1, early=first.early))
+    assert not second.retry
+    assert "the same way twice" in second.message
+    other = ended("rank-failed", "ConnectionError: no route", stepped=False)
+    assert verdict(other, past=Past(counted=1, early=first.early)).retry
+    assert verdict(again, past=Past(counted=1, early=first.early), seconds=3600.0).retry
+    late = dict(again, stepped=True)
+    assert verdict(late, past=Past(counted=1, early=first.early)).retry
+
+
+def test_the_machine_is_blamed_for_silence_signals_and_its_devices() -> None:
+    assert verdict(CRASH, None).nodes_failed == ["n1"]
+    assert verdict(CRASH, STOPPED).nodes_failed == []
+    ecc = ended("rank-failed", "RuntimeError: CUDA error: uncorrectable ECC error encountered")
+    assert verdict(STOPPED, ecc).nodes_failed == ["n1"]
+    told = verdict(None, STOPPED, told="node-failure", down=("n0",))
+    assert told.nodes_failed == ["n0"]
+    assert verdict(None, STOPPED, told="preempted").nodes_failed == []
+
+
+def test_hosts_are_left_out_after_two_failures() -> None:
+    assert twice_failed({"n0": 1, "n1": 2, "n2": 3}) == ["n1", "n2"]
+
+
+def test_the_pause_doubles_up_to_ten_minutes() -> None:
+    assert [pause(ALL, retries) for retries in range(4)] == [1, 2, 4, 8]
+    assert pause(ALL._replace(backoff=30.0), 1000) == 600
+    assert pause(ALL._replace(backoff=3600.0), 5) == 3600
