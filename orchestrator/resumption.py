@@ -27,7 +27,7 @@ from orchestrator.runs.registry import name_of
 from orchestrator.runs.state import State
 from orchestrator.runs.submissions import submissions
 from orchestrator.runs.wait import seems_over
-from orchestrator.submission import hand_over, refuse_loss, register_run, secret_values
+from orchestrator.submission import hand_over, register_run, secret_values
 
 if TYPE_CHECKING:
     from orchestrator.spec.job import JobSpec
@@ -101,7 +101,6 @@ def resume(resumption: Resumption, environ: Mapping[str, str] = os.environ) -> s
     """
     prepared, number = resumption.prepared, resumption.number
     layout = prepared.layout
-    refuse_loss(prepared.effects)
     secrets = secret_values(prepared.loaded.spec.secrets, environ)
     prepared.scheduler.check()
     events = _claim(layout, resumption)

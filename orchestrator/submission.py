@@ -21,7 +21,6 @@ from orchestrator.schedulers.environment import withheld
 
 if TYPE_CHECKING:
     from orchestrator.runs.layout import RunLayout
-    from orchestrator.spec.effects import Effects
 
 
 def submit(prepared: Prepared, environ: Mapping[str, str] = os.environ) -> str:
@@ -30,18 +29,19 @@ def submit(prepared: Prepared, environ: Mapping[str, str] = os.environ) -> str:
     The intent stands in the folder before the scheduler is called: whatever happens to this
     process after that, the next command finds out what became of the job.
     """
-    refuse_loss(prepared.effects)
     secrets = secret_values(prepared.loaded.spec.secrets, environ)
     prepared.scheduler.check()
+    events = ClientEvents(prepared.layout)
     layout = create_run(
         _record(prepared),
         prepared.bundle,
         prepared.loaded.text,
         secrets=secrets,
         group_shared=prepared.plan.group_shared,
+        intend=lambda: events.append(
+            "intent", scheduler=prepared.plan.scheduler, **vars(this_process())
+        ),
     )
-    events = ClientEvents(layout)
-    events.append("intent", scheduler=prepared.plan.scheduler, **vars(this_process()))
     register_run(layout)
     return hand_over(prepared, layout, secrets, events)
 
@@ -65,15 +65,6 @@ def hand_over(
         raise
     events.append("submitted", job_id=job_id, **which)
     return job_id
-
-
-def refuse_loss(effects: Effects) -> None:
-    """Stop where somebody relies on something that does not happen yet."""
-    if effects.loses_work:
-        raise UserError(
-            "\n  ".join(["The spec relies on settings that do nothing yet:", *effects.loses_work]),
-            hint="Take them out of the spec, or set them back with --set KEY=VALUE.",
-        )
 
 
 def secret_values(names: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:

@@ -50,7 +50,7 @@ def resume(
     layout = resolve(run, root=only_root(runs))
     choices = Choices(nodes=nodes, settings=tuple(setting or ()))
     prepared = prepare_resumption(layout, choices, from_step)
-    warn(prepared.prepared, dry_run=dry_run)
+    warn(prepared.prepared)
     if dry_run:
         _print(prepared, as_json=as_json)
         return 0

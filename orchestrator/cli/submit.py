@@ -55,7 +55,7 @@ def submit(
         raise UserError(f"--follow and {other} do not go together.", hint="Leave one of them out.")
     choices = Choices(nodes, gpus, launcher, scheduler, name, tuple(setting or ()))
     prepared = prepare(spec_path(spec), choices, runs_root(runs), run_id)
-    warn(prepared, dry_run=dry_run)
+    warn(prepared)
     if dry_run:
         _print(prepared, as_json=as_json)
         return 0
@@ -75,7 +75,7 @@ def _hand_over(prepared: Prepared) -> str:
     return hand_over(prepared)
 
 
-def warn(prepared: Prepared, *, dry_run: bool) -> None:
+def warn(prepared: Prepared) -> None:
     for warning in prepared.loaded.warnings:
         note(warning.text())
     effects = prepared.effects
@@ -87,9 +87,6 @@ def warn(prepared: Prepared, *, dry_run: bool) -> None:
             "so it must itself read these from the file that PTX_PLAN names: "
             + ", ".join(effects.unread)
         )
-    if dry_run:
-        for sentence in effects.loses_work:
-            note(f"warning: without --dry-run refused: {sentence}")
 
 
 def _print(prepared: Prepared, *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,9 +39,11 @@ def create_run(
     *,
     secrets: Mapping[str, str],
     group_shared: bool,
+    intend: Callable[[], object],
 ) -> RunLayout:
-    """Write everything of a run but its events to `bundle.run_dir`, durably.
+    """Write everything of a run to `bundle.run_dir`, durably.
 
+    `intend` notes who is about to submit it: a run that has a record has that note, too.
     Secret values go to a 0600 file, outside the bundle. Raises Conflict where the run exists
     and UserError where the folder cannot be made; then nothing of it is left.
     """
@@ -64,7 +66,12 @@ def create_run(
     try:
         if group_shared:
             _give_to_group_of(folder.parent, folder)
-        _fill(layout, record, bundle, spec_text, secrets, modes)
+        _fill(layout, bundle, spec_text, secrets, modes)
+        intend()
+        # Last: a folder with a run.json is a run, one without is the debris of a crash.
+        write_new(layout.record, record.to_json().encode(), modes.file)
+        for made in (layout.root, layout.root.parent):
+            sync_folder(made)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise _cannot(folder, error) from error
@@ -97,7 +104,6 @@ def secrets_file(values: Mapping[str, str]) -> bytes:
 
 def _fill(
     layout: RunLayout,
-    record: RunRecord,
     bundle: Bundle,
     spec_text: bytes,
     secrets: Mapping[str, str],
@@ -109,10 +115,6 @@ def _fill(
     write_new(layout.spec, spec_text, modes.file)
     if secrets:
         write_new(layout.secrets, secrets_file(secrets), 0o600)
-    # Last: a folder with a run.json is a run, one without is the debris of a crash.
-    write_new(layout.record, record.to_json().encode(), modes.file)
-    for folder in (layout.root, layout.root.parent):
-        sync_folder(folder)
 
 
 def _make_root(root: Path, modes: Modes) -> None:

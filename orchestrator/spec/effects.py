@@ -1,4 +1,4 @@
-"""Which keys of a spec do nothing, and where that would cost somebody their work.
+"""Which keys of a spec do nothing, or nothing by themselves.
 
 A table, so that a machinery that arrives takes its rows away. Only values that differ from
 the default count: a default says nothing about what the person relies on.
@@ -19,12 +19,9 @@ class Effects(NamedTuple):
     """Keys that have no effect yet."""
     unread: list[str]
     """Keys that only ptx's training library acts on, and the script does not use it."""
-    loses_work: list[str]
-    """Sentences: what the person relies on and does not have. Submit refuses."""
 
 
 _IGNORED = ("logging.rotate",)
-_LOSES_WORK: dict[str, str] = {}
 # A person's own script finds these in plan.json. The launchers act on the rest of `training`.
 _LIBRARY = (
     "strategy.tensor_parallel",
@@ -60,16 +57,11 @@ _USES_LIBRARY = b"orchestrator.training"
 def not_yet(spec: JobSpec, folder: Path | None = None) -> Effects:
     """`folder` is the spec's own; with it a script that uses ptx's library is told apart."""
     default = JobSpec(name="default", entrypoint=Entrypoint())
-    changed = {
-        path
-        for path in (*_IGNORED, *_LOSES_WORK, *_LIBRARY)
-        if _get(spec, path) != _get(default, path)
-    }
+    changed = {path for path in (*_IGNORED, *_LIBRARY) if _get(spec, path) != _get(default, path)}
     unread = [] if uses_library(spec, folder) else [path for path in _LIBRARY if path in changed]
     return Effects(
         ignored=[path for path in _IGNORED if path in changed],
         unread=unread,
-        loses_work=[f"{path}: {why}" for path, why in _LOSES_WORK.items() if path in changed],
     )
 
 

@@ -24,10 +24,6 @@ SMALLER = {
     "entrypoint.args.context": CONTEXT,
     "entrypoint.args.steps": 12,
     "logging.every_steps": 4,
-    # Submit refuses what would be lost as long as nothing writes checkpoints.
-    "restart.max": 0,
-    "checkpoint.every_steps": "null",
-    "checkpoint.on_signal": "false",
 }
 
 

@@ -7,6 +7,7 @@ import pwd
 import shutil
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,9 +32,17 @@ def bundle(root: Path, *files: BundleFile) -> Bundle:
 
 def create(root: Path, *files: BundleFile, group: bool = False) -> RunLayout:
     secrets = {"TOKEN": "s3cret\n=x", "OTHER": "\udcff"}
-    return create_run(
-        RECORD, bundle(root, *files), b"name: r\r\n", secrets=secrets, group_shared=group
-    )
+    return made(bundle(root, *files), b"name: r\r\n", secrets=secrets, group_shared=group)
+
+
+def made(bundle: Bundle, spec: bytes, **options: Any) -> RunLayout:
+    """Whoever intends it finds all but the record."""
+
+    def intend() -> None:
+        assert (bundle.run_dir / "bundle" / "plan.json").exists()
+        assert not (bundle.run_dir / "run.json").exists()
+
+    return create_run(RECORD, bundle, spec, intend=intend, **options)
 
 
 def mode(path: Path) -> int:
@@ -99,7 +108,7 @@ def test_every_byte_arrives(tmp_path: Path) -> None:
 
 
 def test_a_run_without_secrets_has_no_file_of_them(tmp_path: Path) -> None:
-    layout = create_run(RECORD, bundle(tmp_path), b"", secrets={}, group_shared=False)
+    layout = made(bundle(tmp_path), b"", secrets={}, group_shared=False)
     assert not layout.secrets.exists()
 
 
