@@ -65,6 +65,7 @@ def test_status_imports_no_spec_and_no_scheduler(ptx: Ptx) -> None:
         "print(sorted(heavy & sys.modules.keys()))"
     )
     ptx.argv = (sys.executable, "-c", code)
+    ptx.env["XDG_STATE_HOME"] = str(ptx.runs)  # else it lists what other tests have registered
     assert ptx().stdout == "[]\n"
 
 

@@ -69,9 +69,10 @@ class SteppingRun:
         return eventually(look, within=within, what=what, story=self.story)
 
     def ended(self) -> str:
-        """SLURM's last word."""
+        """SLURM's last word; accounting hears of the end some time after the queue."""
         self.until(lambda: not self.squeue(), "the job's end")
-        return self.until(lambda: self.sacct(), "sacct")[-1]
+        self.until(lambda: self.sacct()[-1:] not in ([], ["RUNNING"], ["PENDING"]), "sacct")
+        return self.sacct()[-1]
 
     def squeue(self) -> str:
         argv = ["squeue", "-h", f"--name={self.layout.run_id}", "-o", "%i|%T|%N"]

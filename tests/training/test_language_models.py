@@ -282,6 +282,9 @@ class Broken(Form):
     what = "the model"
     names = frozenset({"x"})
 
+    def describe(self, folder: Path) -> dict[str, Any]:
+        raise NotImplementedError
+
     def write(self, folder: Path, state: State, *, home: Path, step: int) -> None:
         (folder / "half").write_text("written")
         raise OSError(28, "No space left on device")
