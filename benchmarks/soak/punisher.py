@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "slurm")]
@@ -111,6 +112,12 @@ def punish(ptx: Ptx, cluster: Cluster, run: Path, *, minutes: float, seed: int) 
     return punisher
 
 
+def _ratio(status: dict[str, Any]) -> str:
+    told = status["goodput"]
+    kept, wall = told["kept_seconds"], told["wall_seconds"]
+    return f"{told['effective_training_time_ratio']:.2f} ({kept:.0f} of {wall:.0f} s)"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
@@ -142,7 +149,7 @@ def soak(folder: Path, cluster: Cluster, args: argparse.Namespace) -> int:
         f"state: {status['state']}",
         f"losses of all {len(found)} steps bitwise those in peace: {same}",
         f"last loss: {found.get(args.steps)} (in peace {expected.get(args.steps)})",
-        f"effective training time ratio: {status.get('goodput')}",
+        f"effective training time ratio: {_ratio(status)}",
     ]
     print("\n".join(lines))
     RESULT.write_text("\n".join(lines) + "\n")
