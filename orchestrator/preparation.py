@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from orchestrator.plan.plan import Plan, Target
     from orchestrator.render.bundle import Bundle
     from orchestrator.schedulers.base import Scheduler
-    from orchestrator.spec.effects import Effects
     from orchestrator.spec.loader import LoadedSpec
     from orchestrator.spec.overrides import Override
 
@@ -69,7 +69,7 @@ class Prepared:
     plan: Plan
     bundle: Bundle
     scheduler: Scheduler
-    effects: Effects
+    unread: list[str]
     """Which of the spec's settings do nothing yet."""
 
     @property
@@ -95,9 +95,10 @@ def find_spec(text: str) -> tuple[Path, bool]:
 
 def prepare(path: Path, choices: Choices, root: Path, run_id: str | None = None) -> Prepared:
     """Load, check, plan and render. Raises UserError, SpecError with all that is wrong."""
+    from orchestrator.saves import save_of_name
     from orchestrator.spec.loader import load
 
-    loaded = load(path, choices.overrides())
+    loaded = load(path, choices.overrides(), save=partial(save_of_name, root))
     run_id = _checked_id(run_id) if run_id else new_run_id(loaded.spec.name)
     return assemble(loaded, run_id, root / run_id)
 
@@ -119,7 +120,7 @@ def assemble(
     from orchestrator.plan.planner import plan as make_plan
     from orchestrator.render.renderer import render
     from orchestrator.schedulers.registry import get
-    from orchestrator.spec.effects import not_yet
+    from orchestrator.spec.effects import unread
 
     scheduler = get(loaded.spec.scheduler)
     target = scheduler.target(loaded.spec)
@@ -137,7 +138,7 @@ def assemble(
         agent_archive(),
         resolved_yaml(loaded),
     )
-    return Prepared(loaded, plan, bundle, scheduler, not_yet(loaded.spec, _folder(loaded)))
+    return Prepared(loaded, plan, bundle, scheduler, unread(loaded.spec, _folder(loaded)))
 
 
 def standalone_script(prepared: Prepared) -> bytes:

@@ -21,6 +21,7 @@ from orchestrator.runs.files import replace as replace_file
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.observe import Observed, observe_one
 from orchestrator.runs.process import this_process
+from orchestrator.runs.reading import open_file
 from orchestrator.runs.records import read_plan
 from orchestrator.runs.reduce import MAY_COME_BACK
 from orchestrator.runs.registry import name_of
@@ -171,10 +172,13 @@ def _refuse_other_sharing(before: JobSpec, after: JobSpec) -> None:
 
 def _specs(layout: RunLayout, choices: Choices) -> tuple[JobSpec, Any]:
     """The run's resolved spec, and the same with what is changed."""
+    from orchestrator.saves import save_of_run
     from orchestrator.spec.loader import load
 
     path = current_bundle(layout) / "spec.yaml"
-    return load(path).spec, load(path, choices.overrides())
+    with open_file(path):  # a pipe there would be waited for for ever
+        pass
+    return load(path).spec, load(path, choices.overrides(), save=lambda _: save_of_run(layout))
 
 
 def _continued(

@@ -63,10 +63,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--fast"):
-        slow = [item for item in items if item.get_closest_marker("slow")]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in set(slow)]
+    left_out = [
+        *(["slow"] if config.getoption("--fast") else []),
+        *([] if os.environ.get("PTX_SOAK") else ["soak"]),
+    ]
+    away = [item for item in items if any(map(item.get_closest_marker, left_out))]
+    if away:
+        config.hook.pytest_deselected(items=away)
+        items[:] = [item for item in items if item not in set(away)]
     if not config.getoption("--slurm"):
         for item in items:
             if item.get_closest_marker("slurm"):

@@ -49,6 +49,7 @@ class Allocation:
         self.name = env.get("SLURMD_NODENAME", "")
         """The batch host."""
         self._nodelist = env.get("SLURM_JOB_NODELIST", "")
+        self._job_name = env.get("SLURM_JOB_NAME", "")
 
     def nodes(self) -> list[str]:
         """All nodes of the job, in SLURM's order, dead ones included."""
@@ -86,11 +87,29 @@ class Allocation:
 
     def exclude(self, hosts: Sequence[str]) -> str:
         """Keep the job, which is in the queue, away from these nodes besides those it avoids."""
-        known = self.facts().get("ExcNodeList", "(null)")
-        all_of_them = [*([] if known == "(null)" else [known]), *hosts]
         argv = ["scontrol", "update", f"JobId={self.job_id}"]
-        answer = ask([*argv, f"ExcNodeList={','.join(all_of_them)}"])
+        answer = ask([*argv, f"ExcNodeList={','.join(self._avoided(hosts))}"])
         return "" if answer.code == 0 else answer.said
+
+    def _avoided(self, hosts: Sequence[str]) -> list[str]:
+        known = self.facts().get("ExcNodeList", "(null)")
+        return [*([] if known == "(null)" else [known]), *hosts]
+
+    def steps(self) -> list[str]:
+        """What SLURM takes to run of this job besides its batch script, as `17.0`."""
+        rows = ask(["squeue", "-h", "-s", "-j", self.job_id, "-o", "%i"]).out.split()
+        return [row for row in rows if row.rpartition(".")[2].isdigit()]
+
+    def signal_steps(self, name: str) -> None:
+        """To every process of all of them: `TERM`, or `KILL`, which ends the steps too."""
+        for step in self.steps():
+            ask(["scancel", f"--signal={name}", step])
+
+    def successor(self) -> str:
+        """The job that a supervisor before this one has submitted in place of this job, or ""."""
+        name = f"--name={self._job_name}"
+        ids = ask(["squeue", "-h", "--me", name, "-o", "%A"]).out.split()
+        return next((one for one in ids if one.isdigit() and int(one) > int(self.job_id)), "")
 
     def submit_again(self, script: str, exclude: Sequence[str]) -> tuple[str, str]:
         """(job id, what sbatch said) of a new job made from the same script."""
@@ -101,7 +120,8 @@ class Allocation:
             for name, value in os.environ.items()
             if name == "SLURM_CONF" or not name.startswith(foreign)
         }
-        avoid = [f"--exclude={','.join(exclude)}"] if exclude else []
+        # The option would take the place of what the script excludes.
+        avoid = [f"--exclude={','.join(self._avoided(exclude))}"] if exclude else []
         answer = ask(["sbatch", "--parsable", *avoid, script], env)
         match = re.search(r"^(\d+)(?:;\S+)?$", answer.out, re.M)
         return (match[1] if match else ""), answer.said

@@ -48,6 +48,8 @@ class Nodes(NamedTuple):
     started: dict[int, Event]
     ended: dict[int, Event]
     warned: bool
+    requeued: str | None = None
+    """Why an agent sent the job back into the queue, where one did (see deputy.py)."""
 
 
 def read_nodes(run_dir: Path, attempt: int) -> Nodes:
@@ -57,6 +59,8 @@ def read_nodes(run_dir: Path, attempt: int) -> Nodes:
         for event in read_events(path):
             if event.get("type") == "signal":
                 nodes = nodes._replace(warned=True)
+            elif event.get("type") == "requeue":
+                nodes = nodes._replace(requeued=str(event.get("reason")))
             elif isinstance(event.get("node"), int):
                 kinds = {"node_started": nodes.started, "node_ended": nodes.ended}
                 kinds.get(str(event.get("type")), {})[event["node"]] = event

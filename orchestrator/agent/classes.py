@@ -122,7 +122,7 @@ def _classify(evidence: Evidence) -> tuple[str, str, list[str]]:
         return "node-failure", f"{_listed(silent)} left no word while others did", silent
     if silent:
         if evidence.started:
-            return "unknown", f"no agent left a word, of those on {_listed(hosts)}", []
+            return "node-failure", f"no agent left a word, of those on {_listed(hosts)}", silent
         return "launch-error", "srun started no agent; see scheduler.log", []
     hung = [rank for rank, reason in reasons.items() if reason == "hang"]
     failures = _failures(evidence)
@@ -147,7 +147,7 @@ def _classify(evidence: Evidence) -> tuple[str, str, list[str]]:
 
 _TOLD = {
     "cancelled": "the job was cancelled",
-    "preempted": "SLURM took the nodes for another job and queued this one again",
+    "preempted": "SLURM took the nodes for another job",
     "node-failure": "a node of the job failed",
     "time-limit": "the time limit came",
     "out-of-memory": "SLURM ended the job for want of memory",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,33 +13,55 @@ from orchestrator.agent.lifeline import connect
 from orchestrator.agent.place import Place
 from orchestrator.agent.stderr import tell
 
+_PATIENCE = 20.0
+"""Seconds without a supervisor after which it is gone for good: the batch script starts a new one
+within two."""
+_BETWEEN = 2.0
+"""Seconds between two questions to SLURM."""
+
 
 class Deputy:
-    """On the last node of several it has a lifeline; everywhere else it does nothing."""
+    """On the last node it has a lifeline; everywhere else it does nothing."""
 
     def __init__(self, place: Place, plan: Mapping[str, Any], events: Events) -> None:
         self._attempt = place.attempt
         self._events = events
         self._wanted = "node-failure" in (plan.get("restart") or {}).get("on", ())
         self._lifeline = connect(os.environ, place.node_rank, int(plan.get("nodes") or 1))
+        self._asked_at = 0.0
 
     def look(self) -> None:
         """Now and then; never waits while the supervisor lives."""
-        if self._lifeline is not None and self._lifeline.lost():
-            self._requeue()
+        if self._lifeline is None or not (alone_for := self._lifeline.torn()):
+            return
+        if time.monotonic() < self._asked_at + _BETWEEN:
+            return
+        job = Allocation(os.environ)
+        facts = job.facts()
+        self._asked_at = time.monotonic()
+        state = facts.get("JobState", "RUNNING")
+        if state == "RUNNING" and alone_for < _PATIENCE:
+            return
+        self._lifeline = None
+        # Not where SLURM is ending the job: it was cancelled then, or comes back by itself.
+        if self._wanted and (state == "RUNNING" or _was_killed(facts)):
+            self._requeue(job)
 
     def say_farewell(self) -> None:
         """At the end: a supervisor that does not answer has died with its ranks, before ours."""
-        if self._lifeline is not None and not self._lifeline.farewell():
-            self._requeue()
+        while self._lifeline is not None and not self._lifeline.farewell():
+            self.look()
+            time.sleep(0.2)
 
-    def _requeue(self) -> None:
-        """Not where SLURM is ending the job: it was cancelled then, or comes back by itself."""
-        self._lifeline = None
-        job = Allocation(os.environ)
-        if not self._wanted or job.facts().get("JobState") != "RUNNING":
-            return
+    def _requeue(self, job: Allocation) -> None:
         why = f"the supervisor on {os.environ.get('PTX_BATCH_HOST')} is gone"
         self._events.append("requeue", attempt=self._attempt, reason=why)
         if refused := job.requeue():
             tell(f"{why}, and SLURM does not requeue the job: {refused}")
+
+
+def _was_killed(facts: Mapping[str, str]) -> bool:
+    """Whether the job is over because somebody else than SLURM killed its batch script. What SLURM
+    itself ends has another reason, also where it takes SIGKILL for that."""
+    why = facts.get("Reason", "")
+    return facts.get("ExitCode") == "0:9" and why.startswith(("JobLaunchFailure", "RaisedSignal"))

@@ -33,6 +33,10 @@ def rank_environment(env: Mapping[str, str]) -> dict[str, str]:
     ours = dict(env)
     ours.setdefault("PYTHONUNBUFFERED", "1")
     ours.setdefault("PYTHONFAULTHANDLER", "1")
+    if "PTX_NODE_DIR" in env and "TORCH_NCCL_DEBUG_INFO_TEMP_FILE" not in env:
+        # What NCCL's flight recorder has of the last collectives, once one has timed out.
+        ours.setdefault("TORCH_FR_DUMP_TEMP_FILE", f"{env['PTX_NODE_DIR']}/collectives-")
+        ours.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")
     local_rank = env.get("LOCAL_RANK")
     if local_rank is not None:
         ours["PTX_LOCAL_RANK"] = local_rank

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.agent.checks import node_devices
+from orchestrator.agent.log_limits import MOST, PART, limits_environment
 from orchestrator.agent.place import NotStartable, Place
 from orchestrator.agent.processes import read_process
 
@@ -23,7 +24,7 @@ def launch_environment(
     """Raises NotStartable when a secret is missing."""
     myself = read_process(os.getpid())
     ours = dict(env)
-    for name in ("PTX_DEVICES", "PTX_PORT"):
+    for name in ("PTX_DEVICES", "PTX_PORT", PART, MOST):
         ours.pop(name, None)  # an outer run's, where this one was submitted from inside it
     ours.update(read_secrets(place.run_dir / "secrets", plan["secrets"]))
     ours.update(
@@ -38,6 +39,7 @@ def launch_environment(
         PTX_AGENT_PID=str(os.getpid()),
         PTX_AGENT_START=str(myself.start if myself else 0),
     )
+    ours.update(limits_environment(plan.get("logging") or {}))
     if plan["gpus_per_node"]:
         ours["PTX_DEVICES"] = ",".join(node_devices(env))
     else:

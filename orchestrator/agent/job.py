@@ -11,29 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.agent.allocation import Allocation, time_left
-from orchestrator.agent.attempts import (
-    attempt_numbers,
-    begin_attempt,
-    past_of,
-    read_events,
-    read_nodes,
-    record_end,
-    unjudged,
-)
-from orchestrator.agent.classes import (
-    Evidence,
-    Policy,
-    Verdict,
-    judge,
-    pause,
-    twice_failed,
-)
+from orchestrator.agent.attempts import attempt_numbers, begin_attempt, read_events, record_end
+from orchestrator.agent.classes import Policy, Verdict, pause, twice_failed
 from orchestrator.agent.events import Events
-from orchestrator.agent.lifeline import PORT, Anchor
+from orchestrator.agent.judgement import Judge
+from orchestrator.agent.lifeline import Anchor
 from orchestrator.agent.linux import set_name
 from orchestrator.agent.place import NotStartable, read_plan
-from orchestrator.agent.spawn import spawn
+from orchestrator.agent.srun import start_srun
 from orchestrator.agent.stderr import tell
+from orchestrator.agent.takeover import Inheritance, inheritance, living_sruns
 
 _TICK = 0.5
 _WAITED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD}
@@ -59,87 +46,112 @@ class Job:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         self._events = Events(self._path, 0o660 if self._shared else 0o600)
         self._allocation = Allocation(os.environ)
-        self._anchor = Anchor()
-        self._terminated = False
+        self._inherited = inheritance(
+            read_events(self._path), self._allocation.job_id, self._allocation.restarts
+        )
+        self._anchor = Anchor(self._inherited.port if self._inherited else 0)
+        self._judge = Judge(self._run_dir, self._path, self._policy, self._allocation)
         self._retries = 0
 
     def run(self) -> int:
         """All attempts of this job; its exit code."""
-        facts = self._allocation.facts()
-        if not self._judge_the_last(facts):
+        if self._inherited is not None:
+            code = self._take_over(self._inherited)
+            if code is not None:
+                return code
+        elif not self._judge_the_last():
             return 1
         while True:
             chosen, short = self._choose()
-            if self._terminated:
+            if self._judge.ending:
                 return 1
             if short and not self._came_from(short):
-                return self._elsewhere(short, facts)
+                return self._elsewhere(short, self._allocation.facts())
             attempt = begin_attempt(self._run_dir, shared=self._shared)
-            verdict = self._attempt(attempt, chosen)
-            if max(attempt_numbers(self._run_dir / "attempts"), default=0) > attempt:
-                return 1  # SLURM gave this node up, and the run goes on elsewhere
-            facts = self._allocation.facts()
-            verdict = self._place(verdict, facts)
-            record_end(self._events, attempt, verdict)
-            if not verdict.retry:
-                self._forget_secrets(verdict)
-                return 0 if verdict.name == "completed" else 1
-            if self._terminated:
-                return 1  # SLURM brings it back by itself
-            if verdict.where != "allocation":
-                return self._requeue(attempt, verdict.name, verdict.where)
-            self._sleep(pause(self._policy, self._retries))
-            self._retries += 1
+            code = self._conclude(attempt, self._attempt(attempt, chosen))
+            if code is not None:
+                return code
+
+    def _conclude(self, attempt: int, verdict: Verdict) -> int | None:
+        """Put an attempt's end on record, and do what follows from it."""
+        if max(attempt_numbers(self._run_dir / "attempts"), default=0) > attempt:
+            return 1  # SLURM gave this node up, and the run goes on elsewhere
+        verdict = self._place(verdict, self._allocation.facts())
+        record_end(self._events, attempt, verdict)
+        return self._follow(attempt, verdict.name, verdict.where if verdict.retry else None)
+
+    def _follow(self, attempt: int, name: str, where: str | None) -> int | None:
+        """The exit code of this job; None where the next attempt is to begin in it now."""
+        if where is None:
+            self._forget_secrets(name)
+            return 0 if name == "completed" else 1
+        if self._judge.ending:
+            return 1  # SLURM brings it back by itself
+        if where != "allocation":
+            return self._requeue(attempt, name, where)
+        self._sleep(pause(self._policy, self._retries))
+        self._retries += 1
+        return None
 
     def _attempt(self, attempt: int, nodes: Sequence[str]) -> Verdict:
         """One srun of the agents, from job_started to the judgement."""
         self._events.append(
             "job_started",
             job_id=self._allocation.job_id,
+            restarts=self._allocation.restarts,
             attempt=attempt,
             host=os.uname().nodename,
             nodes=list(nodes),
+            port=self._anchor.port,
         )
-        begun = time.monotonic()
+        begun = time.time()
         self._srun(attempt, nodes)
-        evidence = self._evidence(attempt, nodes)
-        told = self._told()
-        down = self._allocation.down(nodes) if told == "node-failure" else ()
-        evidence = evidence._replace(told=told, down=down, seconds=time.monotonic() - begun)
-        return judge(evidence, past_of(read_events(self._path)), self._policy)
+        return self._judge.judge(attempt, nodes, begun)
 
-    def _evidence(self, attempt: int, nodes: Sequence[str]) -> Evidence:
-        left = read_nodes(self._run_dir, attempt)
-        return Evidence(list(nodes), left.ended, len(left.started), left.warned)
+    def _take_over(self, left: Inheritance) -> int | None:
+        """Go on where a supervisor was killed. What it had started knows nothing of that, and is
+        not disturbed."""
+        self._retries = left.retries
+        if left.end is not None:
+            where = str(left.end.get("where")) if left.end.get("retry") else None
+            if where == "new-job" and (job_id := self._allocation.successor()):
+                self._events.append("submitted", job_id=job_id)
+                return 1
+            return self._follow(left.attempt, str(left.end.get("class")), where)
+        sruns = living_sruns(self._allocation.job_id, left.attempt)
+        tell(f"attempt {left.attempt} is taken over from a supervisor that was killed")
+        while any(process.alive() for process in sruns):
+            self._wait(_TICK)
+        if sruns or self._judge.all_ended(left.attempt, left.nodes):
+            verdict = self._judge.judge(left.attempt, left.nodes, left.begun)
+        else:
+            self._end_steps(left)
+            verdict = self._judge.judge_unseen(left.attempt, left.nodes)
+        return self._conclude(left.attempt, verdict)
+
+    def _end_steps(self, left: Inheritance) -> None:
+        """Of an attempt whose srun has died with the supervisor: its ranks save, if any is left."""
+        self._allocation.signal_steps("TERM")
+        deadline = time.monotonic() + (self._grace() or float(self._plan["grace_seconds"]))
+        while self._allocation.steps() and not self._judge.all_ended(left.attempt, left.nodes):
+            if time.monotonic() > deadline:
+                self._allocation.signal_steps("KILL")
+                return
+            self._wait(_TICK)
 
     def _srun(self, attempt: int, nodes: Sequence[str]) -> None:
         """Until srun has ended. SLURM signals srun itself, as it does every process of the job."""
-        program, *options = self._command
-        # Agents and supervisor count the nodes in the same order, which is SLURM's own.
-        chosen = (
-            [] if list(nodes) == self._allocation.nodes() else [f"--nodelist={','.join(nodes)}"]
+        srun = start_srun(
+            self._command,
+            self._allocation,
+            nodes,
+            attempt,
+            again=self._retries > 0,
+            port=self._anchor.port,
+            grace=self._grace(),
         )
-        # SLURM counts a dead node's step as running, and what it held as taken, for good; memory
-        # is shared between steps only where all of the job's is asked for.
-        again = ["--overlap", "--mem=0"] if self._retries else []
-        argv = [program, *chosen, *again, *options]
-        env = {
-            **os.environ,
-            "PTX_ATTEMPT": str(attempt),
-            "PTX_BATCH_HOST": self._allocation.name,
-            PORT: str(self._anchor.port),
-        }
-        grace = self._grace()
-        if grace is not None:
-            env["PTX_GRACE"] = f"{grace:g}"
-        nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            srun = spawn(argv, env, mask=(), stdin=nothing, stdout=1, stderr=2)
-        except OSError as error:
-            tell(f"{program} cannot be started: {error.strerror}")
+        if srun is None:
             return
-        finally:
-            os.close(nothing)
         while os.waitpid(srun, os.WNOHANG)[0] == 0:
             self._wait(_TICK)
 
@@ -154,7 +166,7 @@ class Job:
         """The nodes of the next attempt, and why there are too few of them."""
         nodes = self._allocation.nodes()
         wanted = int(self._plan["nodes"])
-        failures = past_of(read_events(self._path)).failures
+        failures = self._judge.past().failures
         bad = set(twice_failed(failures)) & set(nodes)
         dead = self._allocation.down(nodes) if self._retries or len(nodes) > wanted else set()
         good = [name for name in nodes if name not in bad | dead]
@@ -166,42 +178,18 @@ class Job:
         best = sorted(good, key=lambda name: (failures.get(name, 0), name in last_choice))[:wanted]
         return [name for name in nodes if name in best], ""
 
-    def _judge_the_last(self, facts: Mapping[str, str]) -> bool:
+    def _judge_the_last(self) -> bool:
         """What an earlier supervisor could not say any more. Whether this job is to go on."""
-        last = unjudged(read_events(self._path))
+        last = self._judge.judge_last(self._allocation.facts())
         if last is None:
             return True
-        attempt, nodes = int(last.get("attempt", 0)), [str(n) for n in last.get("nodes") or ()]
-        if attempt < 0 or not nodes:
-            return True
-        evidence = self._evidence(attempt, nodes)
-        silent = [name for rank, name in enumerate(nodes) if rank not in evidence.ended]
-        down = self._allocation.down(nodes)
-        name = "node-failure" if down & set(silent) or (silent and evidence.ended) else "preempted"
-        evidence = evidence._replace(told=name, down=down & set(silent))
-        verdict = judge(evidence, past_of(read_events(self._path)), self._policy)
+        attempt, verdict, goes_on = last
         record_end(self._events, attempt, verdict)
-        return verdict.retry or last.get("job_id") != facts.get("JobId", self._allocation.job_id)
-
-    def _told(self) -> str | None:
-        """Why SLURM ends this job, None where it does not. One that it has put back into the queue
-        counts one restart more than this start knows of; one that was cancelled does not.
-
-        Also asked where no SIGTERM came: a batch host that SLURM has given up hears of nothing.
-        """
-        facts = self._allocation.facts()
-        self._terminated = self._terminated or facts.get("JobState", "RUNNING") != "RUNNING"
-        if not self._terminated:
-            return None
-        if int(facts.get("Restarts") or 0) > self._allocation.restarts:
-            down = self._allocation.down(self._allocation.nodes())
-            return "node-failure" if down else "preempted"
-        left = time_left(facts)
-        return "time-limit" if left is not None and left <= 1 else "cancelled"
+        return goes_on
 
     def _place(self, verdict: Verdict, facts: Mapping[str, str]) -> Verdict:
         """Where the retry can really be."""
-        if not verdict.retry or self._terminated:
+        if not verdict.retry or self._judge.ending:
             return verdict
         where = verdict.where
         left = time_left(facts)
@@ -231,7 +219,7 @@ class Job:
 
     def _requeue(self, attempt: int, reason: str, where: str | None) -> int:
         """Once. Where SLURM refuses, or is known to, a new job continues the run."""
-        past = past_of(read_events(self._path))
+        past = self._judge.past()
         avoid = twice_failed(past.failures)
         refused = "its requeueing is switched off"
         if where == "requeue":
@@ -242,7 +230,7 @@ class Job:
                 tell(f"SLURM does not keep the job away from {', '.join(avoid)}: {said}")
             self._sleep(_ENDED_BY_SLURM, through_signals=True)
             return 1
-        if self._terminated:
+        if self._judge.ending:
             return 1
         job_id, said = self._allocation.submit_again(str(self._script), avoid)
         if not job_id:
@@ -253,20 +241,20 @@ class Job:
         self._events.append("submitted", job_id=job_id)
         return 1
 
-    def _forget_secrets(self, verdict: Verdict) -> None:
-        if verdict.name in _LEAVES:
+    def _forget_secrets(self, name: str) -> None:
+        if name in _LEAVES:
             (self._run_dir / "secrets").unlink(missing_ok=True)
 
     def _sleep(self, seconds: float, *, through_signals: bool = False) -> None:
         end = time.monotonic() + seconds
-        while time.monotonic() < end and (through_signals or not self._terminated):
+        while time.monotonic() < end and (through_signals or not self._judge.ending):
             self._wait(min(_TICK, max(0.0, end - time.monotonic())))
 
     def _wait(self, seconds: float) -> None:
         received = signal.sigtimedwait(_WAITED, seconds)
         while received is not None:
             if received.si_signo == signal.SIGTERM:
-                self._terminated = True
+                self._judge.ending = True
             received = signal.sigtimedwait(_WAITED, 0)
         self._anchor.serve()
 

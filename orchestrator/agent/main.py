@@ -1,4 +1,4 @@
-"""`agent.pyz job PLAN_JSON -- SRUN...`, `agent.pyz node PLAN_JSON`, `agent.pyz shim -- ARGV...`."""
+"""What agent.pyz can be: `job`, `node`, `shim` and `sample`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 USAGE = """usage: agent.pyz node [--parent-death[=PID]] PLAN_JSON
        agent.pyz job PLAN_JSON -- SRUN...
        agent.pyz shim -- ARGV...
+       agent.pyz sample NODE_DIR MODE SECONDS RANKS [DEVICES]
 """
 
 
@@ -28,5 +29,9 @@ def main(argv: list[str] | None = None) -> int:
         name, _, pid = option.partition("=")
         if name in ("", "--parent-death") and (not pid or pid.isdigit()):
             return run_node(words[-1], parent_death=bool(name), parent=int(pid or 0))
+    if words[:1] == ["sample"] and len(words) in (5, 6):
+        from orchestrator.agent.sample import run_sample
+
+        return run_sample(words[1:])
     sys.stderr.write(USAGE)
     return 2

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.agent.abort import abort_ranks
 from orchestrator.agent.checks import problems
 from orchestrator.agent.conclusion import Conclusion, Seen, conclude
 from orchestrator.agent.deputy import Deputy
@@ -17,11 +18,13 @@ from orchestrator.agent.ending import STEP, Ending
 from orchestrator.agent.environment import launch_environment
 from orchestrator.agent.events import Events
 from orchestrator.agent.files import open_log
+from orchestrator.agent.hang import Hang
 from orchestrator.agent.heartbeat import Heartbeat
 from orchestrator.agent.linux import become_subreaper, set_name, set_parent_death_signal
 from orchestrator.agent.place import NotStartable, Place, read_plan
 from orchestrator.agent.processes import Process, read_process
 from orchestrator.agent.ranks import code_of, signal_name
+from orchestrator.agent.sampler import Sampler
 from orchestrator.agent.spawn import spawn
 from orchestrator.agent.stderr import SAID, tell
 from orchestrator.agent.stopping import Stopping
@@ -35,6 +38,8 @@ _FAILURE_GRACE = 8.0
 """The most that the ranks get then: all is to be over 30 s after the failure."""
 _RECORD_SECONDS = 5.0
 """How long shims may take to leave their records once the launcher is gone."""
+_STACK_SECONDS = 8.0
+"""How long ranks may take to print their stacks and end of it."""
 _STRAY_GRACE = 2.0
 """For what a rank left behind."""
 _REQUEUE_SECONDS = 30.0
@@ -58,8 +63,10 @@ class Node:
         self._log = open_log(place.node_dir / "launcher.log", place.file_mode)
         self._heartbeat = Heartbeat(place.node_dir / "heartbeat", place.file_mode)
         self._watch = RankWatch(place.node_dir)
-        self._stopping = Stopping(self._restart.get("hang_after"))
+        self._stopping = Stopping()
+        self._hang = Hang(place.node_dir, place.node_rank, plan, self._stopping.step_file)
         self._deputy = Deputy(place, plan, self._events)
+        self._sampler = Sampler()
         self._start = _own_start()
         self._launcher: int | None = None
         self._launcher_status: int | None = None
@@ -88,10 +95,12 @@ class Node:
         else:
             self._follow()
             self._end()
+            self._sampler.end()
             ending = conclude(self._place.node_dir, int(self._plan["procs_per_node"]), self._seen())
         code = self._node_ended(ending)
         self._stopping.remove()
         self._deputy.say_farewell()
+        self._compress_logs()
         return code
 
     def _launch(self) -> None:
@@ -115,6 +124,9 @@ class Node:
             raise NotStartable(f"bash cannot be started: {error.strerror}") from error
         finally:
             os.close(nothing)
+        ranks = int(self._plan["procs_per_node"])
+        devices = env.get("PTX_DEVICES")
+        self._sampler.start(self._place.node_dir, self._place.file_mode, ranks, devices)
 
     def _follow(self) -> None:
         """Until the launcher has ended, somebody wants the end, or a failure was left unmet."""
@@ -129,10 +141,19 @@ class Node:
             if self._stop_by is not None and time.monotonic() > self._stop_by:
                 self._say("the time limit is near and the ranks go on; ending everything")
                 return
-            if self._stopping.hangs():
+            # Ranks that were asked to stop may save for as long as they need.
+            if self._stopping.asked is None and self._hang.poll():
                 self._hung = True
-                self._say(f"no rank here made a step for {self._restart['hang_after']} s")
+                self._say(self._hang.message)
+                self._take_stacks()
                 return
+
+    def _take_stacks(self) -> None:
+        """Have the ranks print where they stand, before they are ended."""
+        if abort_ranks():
+            deadline = time.monotonic() + _STACK_SECONDS
+            while time.monotonic() < deadline and shims_by_rank():
+                self._wait(STEP)
 
     def _overdue(self) -> bool:
         return (
@@ -165,7 +186,7 @@ class Node:
             self._wait(STEP)
 
     def _sweep_set(self) -> list[Process]:
-        return sweep_set(self._place.mark, self._start)
+        return sweep_set(self._place.mark, self._start, besides=self._sampler.process)
 
     def _wait(self, seconds: float) -> None:
         """Sleep, or less where a signal or the end of a child comes; keep the books."""
@@ -208,9 +229,25 @@ class Node:
                 return
             if pid == self._launcher:
                 self._launcher_status = status
+            self._sampler.reaped(pid)
 
     def _launcher_ended(self) -> bool:
         return self._launcher_status is not None
+
+    def _compress_logs(self) -> None:
+        """Nobody waits for it: what is told to end, ends."""
+        if not (self._plan.get("logging") or {}).get("compress"):
+            return
+        from orchestrator.agent.compress import compress_logs
+
+        os.nice(10)
+        problem = compress_logs(self._place.node_dir, self._place.file_mode, self._not_told_to_end)
+        if problem is not None:
+            tell(problem)
+
+    def _not_told_to_end(self) -> bool:
+        self._wait(_TICK)
+        return self._stop_signal is None and self._stopping.asked is None
 
     def _seen(self) -> Seen:
         return Seen(

@@ -106,6 +106,16 @@ def sigterm_is_stuck(pid: int) -> bool:
     return bool(pending) and bool(int(pending[0], 16) & _SIGTERM_BIT)
 
 
+def catches(pid: int, number: int) -> bool:
+    """Whether the process has a handler of its own for this signal."""
+    try:
+        status = _read(f"/proc/{pid}/status")
+    except OSError:
+        return False
+    caught = status.partition(b"\nSigCgt:")[2].split(maxsplit=1)
+    return bool(caught) and bool(int(caught[0], 16) & (1 << (number - 1)))
+
+
 def send(process: Process, number: int) -> None:
     """Signal exactly this process; one that is gone, or not ours to signal, is left alone."""
     pidfd = open_pidfd(process.pid)

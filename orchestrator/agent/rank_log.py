@@ -6,17 +6,20 @@ import contextlib
 import errno
 import os
 
+from orchestrator.agent.log_limits import Limits
+from orchestrator.agent.log_parts import LogParts
 from orchestrator.agent.stamp import PREFIX_SIZE, STAMP_SIZE, Parts
 
 _TAIL = 1 << 15
 _NEWLINE = ord("\n")
+_UNLIMITED = Limits()
 
 
 class RankLog:
     """Append-only. What cannot be written is dropped and counted, and writing is tried again."""
 
-    def __init__(self, path: str, mode: int) -> None:
-        self._path = path
+    def __init__(self, path: str, mode: int, limits: Limits = _UNLIMITED) -> None:
+        self._parts = LogParts(path, limits)
         self._mode = mode
         self._descriptor: int | None = None
         self._torn = False
@@ -38,12 +41,21 @@ class RankLog:
                 self._descriptor = self._open()
             if parts:
                 self._close_gap(bytes(parts[0][:STAMP_SIZE]))
+            before = self.log_bytes
             rest = self._append(parts)
+            if self._parts.grown(self.log_bytes - before) and not rest:
+                self.close()
+                self._parts.turn()
         except OSError as error:
             self._reason = _reason(error)
             rest = parts
         if rest:
             self._lose(rest)
+
+    @property
+    def dropped_bytes(self) -> int:
+        """Of old parts that had to go."""
+        return self._parts.dropped_bytes
 
     def last_lines(self, count: int) -> list[str]:
         """The newest lines without their stamps, each cut to its last 2,000 characters."""
@@ -57,10 +69,11 @@ class RankLog:
 
     def _open(self) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        descriptor = os.open(self._path, flags, self._mode)
+        descriptor = os.open(self._parts.path, flags, self._mode)
         # Somebody else's file, as after a change of user, can be written all the same.
         with contextlib.suppress(OSError):
             os.fchmod(descriptor, self._mode)
+        self._parts.begun(os.fstat(descriptor).st_size)
         return descriptor
 
     def _append(self, parts: Parts) -> Parts:

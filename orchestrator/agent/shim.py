@@ -19,6 +19,7 @@ from orchestrator.agent.linux import (
     set_name,
     set_parent_death_signal,
 )
+from orchestrator.agent.log_limits import limits_from
 from orchestrator.agent.output import Output
 from orchestrator.agent.processes import Process, descendants, process_table
 from orchestrator.agent.rank_log import RankLog
@@ -51,7 +52,7 @@ class Shim:
         self._rank = int(env.get("RANK") or 0)
         self._base = f"{env['PTX_NODE_DIR']}/rank-{self._rank:05d}"
         self._mode = _file_mode(env["PTX_NODE_DIR"])
-        self._log = RankLog(f"{self._base}.log", self._mode)
+        self._log = RankLog(f"{self._base}.log", self._mode, limits_from(env))
         self._clock = Clock()
         self._poller = select.poll()
         self._outputs: dict[int, Output] = {}
@@ -239,6 +240,7 @@ class Shim:
             "max_rss_bytes": self._max_rss,
             "log_bytes": self._log.log_bytes,
             "lost_bytes": self._log.lost_bytes,
+            "dropped_bytes": self._log.dropped_bytes,
             "orphaned_by": self._orphaned_by,
         }
         try:

@@ -1,4 +1,4 @@
-"""Start a program as this process's child, and have it die with this process."""
+"""Start a program as this process's child, as a rule one that dies with this process."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ def spawn(
     stderr: int,
     stdin: int = 0,
     new_session: bool = False,
+    tied: bool = True,
 ) -> int:
-    """The pid of the new child, which has `mask` as its blocked signals.
+    """The pid of the new child, which has `mask` as its blocked signals. `tied`: it is killed when
+    this process ends.
 
     Raises OSError, as exec did, when the program cannot be run.
     """
@@ -34,7 +36,7 @@ def spawn(
         # running Python there anyway, and its import costs each rank's shim 10 ms.
         pid = os.fork()
         if pid == 0:
-            _become(argv, env, parent, (stdin, stdout, stderr), set(mask), new_session, tell)
+            _become(argv, env, parent, (stdin, stdout, stderr), set(mask), new_session, tied, tell)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(tell)
@@ -56,6 +58,7 @@ def _become(
     standard: tuple[int, int, int],
     mask: set[int],
     new_session: bool,
+    tied: bool,
     tell: int,
 ) -> None:
     """The child between fork and exec; never returns."""
@@ -64,9 +67,10 @@ def _become(
         signal.set_wakeup_fd(-1)  # it is shared with the parent until exec
         if new_session:
             os.setsid()
-        set_parent_death_signal(signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+        if tied:
+            set_parent_death_signal(signal.SIGKILL)
+            if os.getppid() != parent:
+                os._exit(1)
         for target, descriptor in enumerate(standard):
             os.dup2(descriptor, target)
         for default in _TO_DEFAULT:

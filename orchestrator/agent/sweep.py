@@ -13,10 +13,11 @@ from orchestrator.agent.processes import (
 )
 
 
-def sweep_set(mark: str, since: int) -> list[Process]:
+def sweep_set(mark: str, since: int, *, besides: Process | None = None) -> list[Process]:
     """What this process has started, and what bears its mark though it got away.
 
-    `since` (clock ticks since boot): nothing older can be of this attempt.
+    `since` (clock ticks since boot): nothing older can be of this attempt. `besides`: what this
+    process ends by itself.
     """
     table = process_table()
     ours = {process.pid: process for process in descendants(os.getpid(), table)}
@@ -27,4 +28,6 @@ def sweep_set(mark: str, since: int) -> list[Process]:
         ours[process.pid] = process
     for pid in ancestors(os.getpid(), table):
         ours.pop(pid, None)
+    if besides is not None:
+        ours.pop(besides.pid, None)
     return list(ours.values())

@@ -64,7 +64,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         fields = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedCheckpoint(f"{path} cannot be read: {error}") from error
     version = fields.get("v") if isinstance(fields, dict) else None
     if version != MANIFEST_VERSION:
@@ -79,7 +79,19 @@ def read_manifest(folder: Path) -> Manifest:
     for entry in files:
         if not _plain(entry.name):
             raise DamagedCheckpoint(f"{path} names {entry.name!r}, which is outside its folder")
+    for name, kinds in _KINDS.items():
+        value = getattr(manifest, name)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise DamagedCheckpoint(f"{path} is no manifest: {name} is {value!r:.40}")
     return manifest
+
+
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("step", "attempt", "world_size"), int),
+    **dict.fromkeys(("strategy", "layout", "state", "metrics", "versions"), dict),
+    "run_id": str,
+    "created": (int, float),
+}
 
 
 def _plain(name: object) -> bool:

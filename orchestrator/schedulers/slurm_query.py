@@ -11,6 +11,7 @@ the run's own, or one that was set up anew, has other jobs of the same numbers.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
@@ -26,6 +27,8 @@ from orchestrator.schedulers.slurm_states import (
 
 _CHUNK = 500
 """Jobs in one question: bounds the length of a command line and the database's work."""
+_JOB_ID = re.compile(r"[0-9]{1,20}(?:[_+][0-9]{1,20})?")
+"""A damaged events file may name any text: SLURM would refuse the whole question for it."""
 _EVER = ("-Snow-365days", "-Enow+365days")
 """sacct asked by name looks at what was eligible since last midnight: not at a job of yesterday,
 nor at one that is deferred."""
@@ -38,12 +41,13 @@ def query(jobs: Mapping[str, str]) -> list[JobInfo]:
     """
     known: dict[str, JobInfo] = {}
     why = "neither squeue nor sacct knows this job"
+    asked = {job_id: name for job_id, name in jobs.items() if _JOB_ID.fullmatch(job_id)}
     try:
         ping()
-        known |= _from_squeue(jobs)
+        known |= _from_squeue(asked)
     except SchedulerUnreachable as error:
         why = error.message
-    absent = {job_id: name for job_id, name in jobs.items() if job_id not in known}
+    absent = {job_id: name for job_id, name in asked.items() if job_id not in known}
     known |= _from_sacct(absent)
     return [known.get(job_id) or JobInfo(job_id, JobState.UNKNOWN, why) for job_id in jobs]
 
@@ -77,12 +81,21 @@ def _newest(text: str, name: str) -> str | None:
 
 
 def _from_squeue(jobs: Mapping[str, str]) -> dict[str, JobInfo]:
-    known: dict[str, JobInfo] = {}
-    for which in _chunks(jobs):
-        # A single unknown id is an error to squeue ("Invalid job id"), among others it is not.
-        answer = ask(["squeue", "-h", "--states=all", *which, "-o", SQUEUE_FORMAT])
-        known |= parse_squeue(answer.out)
-    return known
+    """One question, however many there are: asked for some, squeue gets all from the controller
+    and leaves the others out itself."""
+    if len(jobs) > _CHUNK:
+        answer = ask(["squeue", "-h", "--states=all", "-o", f"{SQUEUE_FORMAT}|%j"])
+        return parse_squeue(_named(answer.out, jobs))
+    which = next(_chunks(jobs), ())
+    # A single unknown id is an error to squeue ("Invalid job id"), among others it is not.
+    answer = ask(["squeue", "-h", "--states=all", *which, "-o", SQUEUE_FORMAT])
+    return parse_squeue(answer.out)
+
+
+def _named(text: str, jobs: Mapping[str, str]) -> str:
+    """The rows of these jobs, without the name at their end."""
+    rows = (line.rpartition("|") for line in text.splitlines())
+    return "\n".join(row for row, _, name in rows if jobs.get(row.partition("|")[0]) == name)
 
 
 def _from_sacct(jobs: Mapping[str, str]) -> dict[str, JobInfo]:

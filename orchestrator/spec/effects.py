@@ -1,27 +1,18 @@
-"""Which keys of a spec do nothing, or nothing by themselves.
+"""Which keys of a spec only ptx's training library acts on.
 
-A table, so that a machinery that arrives takes its rows away. Only values that differ from
-the default count: a default says nothing about what the person relies on.
+Only values that differ from the default count: a default says nothing about what the person
+relies on.
 """
 
 from __future__ import annotations
 
 from functools import reduce
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from orchestrator.spec.entrypoint import Entrypoint
 from orchestrator.spec.job import JobSpec
 
-
-class Effects(NamedTuple):
-    ignored: list[str]
-    """Keys that have no effect yet."""
-    unread: list[str]
-    """Keys that only ptx's training library acts on, and the script does not use it."""
-
-
-_IGNORED = ("logging.rotate",)
 # A person's own script finds these in plan.json. The launchers act on the rest of `training`.
 _LIBRARY = (
     "strategy.tensor_parallel",
@@ -54,15 +45,13 @@ _LIBRARY = (
 _USES_LIBRARY = b"orchestrator.training"
 
 
-def not_yet(spec: JobSpec, folder: Path | None = None) -> Effects:
-    """`folder` is the spec's own; with it a script that uses ptx's library is told apart."""
+def unread(spec: JobSpec, folder: Path | None = None) -> list[str]:
+    """The settings that a script which does not use ptx's training library must read itself.
+    `folder` is the spec's own; without it the script is taken to use it."""
+    if uses_library(spec, folder):
+        return []
     default = JobSpec(name="default", entrypoint=Entrypoint())
-    changed = {path for path in (*_IGNORED, *_LIBRARY) if _get(spec, path) != _get(default, path)}
-    unread = [] if uses_library(spec, folder) else [path for path in _LIBRARY if path in changed]
-    return Effects(
-        ignored=[path for path in _IGNORED if path in changed],
-        unread=unread,
-    )
+    return [path for path in _LIBRARY if _get(spec, path) != _get(default, path)]
 
 
 def uses_library(spec: JobSpec, folder: Path | None) -> bool:

@@ -6,7 +6,7 @@ where it is needed: a good spec is loaded by every command that starts a run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from orchestrator.spec.diagnostics import Diagnostic, SpecError
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.locate import Location, locate
 from orchestrator.spec.source import Source, decode, read
+from orchestrator.spec.warning import MeasuredSave
 
 if TYPE_CHECKING:
     from orchestrator.spec.overrides import Override
@@ -39,12 +40,18 @@ class LoadedSpec:
     """Args of the entrypoint that are switched off with `--no-name`."""
 
 
-def load(path: Path, overrides: Sequence[str | Override] = ()) -> LoadedSpec:
+def load(
+    path: Path,
+    overrides: Sequence[str | Override] = (),
+    *,
+    save: Callable[[str], MeasuredSave | None] = lambda _: None,
+) -> LoadedSpec:
     """Read, validate and check a spec. Raises SpecError with all that is wrong.
 
     `overrides` are `key.path=value` texts, or Override objects for options with names of
     their own. The only things looked at outside the file are the entrypoint's script and the
-    names of the installed launchers and schedulers.
+    names of the installed launchers and schedulers; and `save`, by which checks ask how long a
+    save of an earlier run of this name took.
     """
     data = read(path)
     source = decode(path, data)
@@ -55,7 +62,7 @@ def load(path: Path, overrides: Sequence[str | Override] = ()) -> LoadedSpec:
         raise SpecError([*problems, _not_a_mapping(root)])
     spec, broken, wrong = _validate(root)
     problems += wrong
-    context = Context(path.absolute().parent, Path.cwd())
+    context = Context(path.absolute().parent, Path.cwd(), save)
     findings = [
         finding
         for check in CHECKS

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.spec.base import Model, NonNegativeInt, PositiveInt, Text, matching
+from orchestrator.spec.base import Model, NonNegativeInt, PositiveInt, matching
 from orchestrator.spec.quantities import Duration, Size
 
 _INTERFACE = r"[A-Za-z0-9_.:=^,-]{1,64}"
@@ -46,8 +46,9 @@ class Restart(Model):
     backoff: Duration = "30s"
     """Pause before a restart in the same allocation; it doubles each time, up to ten minutes."""
     hang_after: Duration | None = None
-    """Ranks that make no step for so long, after their first one, are ended and started again.
-    Longer than the longest evaluation or save. Default: never."""
+    """Ranks that make no step for so long, after their first one, say where they stand, are ended
+    and started again; those of a script that does not report its steps, where they print nothing
+    for so long. Longer than the longest save. Default: never."""
     grace: Duration | None = None
     """How long the ranks have to save after SIGTERM. Default: what SLURM's KillWait leaves; 10 s
     on this machine. Set it where a partition's GraceTime gives preempted jobs more."""
@@ -66,7 +67,7 @@ class Checkpoint(Model):
     """How many of the newest are kept."""
     keep_every: PositiveInt | None = None
     """Keep for good every checkpoint whose step is a multiple of this."""
-    best: Text | None = None
+    best: Literal["loss", "eval_loss", "eval_accuracy", "train_accuracy"] | None = None
     """Save when this metric is better than ever, and keep that one: loss, eval_loss (lower is
     better), eval_accuracy, train_accuracy (higher)."""
     asynchronous: bool = True
@@ -84,3 +85,8 @@ class Logging(Model):
     """Send metrics to Weights & Biases as well."""
     rotate: Size | None = None
     """Start a new log file of a rank at this size, as "1GB"."""
+    max: Size | None = None
+    """The most that is kept of a rank's log in one attempt, as "10GB": its first file and the
+    newest ones. Without `rotate` it is written in eight files."""
+    compress: bool = False
+    """Pack the ranks' logs with gzip when an attempt has ended on its node."""

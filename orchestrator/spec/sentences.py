@@ -45,6 +45,7 @@ _WRITE = {
     ("restart", "backoff"): 'put it in quotes, with a unit: "30s", "2m"',
     ("resources", "memory"): 'put it in quotes, with a unit: "64GB"',
     ("logging", "rotate"): 'put it in quotes, with a unit: "1GB"',
+    ("logging", "max"): 'put it in quotes, with a unit: "10GB"',
     ("launcher",): "write `launcher: torchrun`, or keys below it: name, args",
     ("strategy",): "write `strategy: ddp`, or keys below it: name, stage, sharding, ...",
 }

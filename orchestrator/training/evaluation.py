@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
+from orchestrator.training.agent_files import AgentFiles
 from orchestrator.training.agreement import agree
 from orchestrator.training.batch import Batch, Dataset
 from orchestrator.training.engines.base import Engine
@@ -52,7 +54,9 @@ def evaluate(
         passes = min(passes, batches)
     losses: list[torch.Tensor] = []
     weight = 0
+    files = AgentFiles.of(os.environ, int(os.environ.get("LOCAL_RANK") or 0))
     for batch in _together(dataset, [_share(n, each, micro_batch, layout) for n in range(passes)]):
+        files.touch()  # a long evaluation is no hang
         part, logits = engine.evaluate(batch, want_logits=observe is not None)
         if layout.owns_loss:
             losses.append(part)

@@ -38,6 +38,8 @@ class Feed:
         """What reading a step in sight has raised; no step from there on is good."""
         self.waited = 0.0
         """Seconds that training has stood still for data."""
+        self.reading = 0.0
+        """Seconds that reading has taken, beside training: as long as a step, it holds steps up."""
         self.skipped = 0
         """Samples that could not be read, of the steps taken."""
 
@@ -88,6 +90,12 @@ class Feed:
             self._next += 1
 
     def _read(self, step: int) -> list[Batch]:
+        started = time.perf_counter()
+        batches = self._batches(step)
+        self.reading += time.perf_counter() - started
+        return batches
+
+    def _batches(self, step: int) -> list[Batch]:
         return [
             self._take(samples)
             for samples in (

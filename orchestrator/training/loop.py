@@ -30,6 +30,7 @@ from orchestrator.training.metrics import (
 from orchestrator.training.optim import lr_at
 from orchestrator.training.plan import TrainingPlan
 from orchestrator.training.process_group import Rank
+from orchestrator.training.rank_times import RankTimes, summary
 from orchestrator.training.report import Period, Totals
 from orchestrator.training.step_weights import StepWeights
 from orchestrator.training.stop import StopVote
@@ -181,20 +182,24 @@ class _Run:
         self.checkpoints, self.start = checkpoints, start
         self.weights = trainer.step_weights()
         self.stopwatch, self.period = Stopwatch(), Period()
+        objective = trainer.engine.objective
+        self.times = RankTimes(objective, trainer.plan, trainer.rank, trainer.layout)
         self.early = EarlyStopping(self.plan.training.evaluation)
         if start.early_stopping is not None:
             self.early.restore(start.early_stopping)
         self.done, self.samples, self.lr = start.step, start.samples, 0.0
         self.waited, self.stalled, self.skipped = 0.0, 0.0, start.samples_skipped
+        self.own_data = (0.0, 0.0)
         self.norm: torch.Tensor | None = None
         self.eval_loss = start.eval_loss
         self.said: dict[str, float] = {}
 
     def through(self) -> Outcome:
-        ended = self.all_steps()
-        self.weights.close()
-        if len(self.period):
-            self.report()
+        with self.times:
+            ended = self.all_steps()
+            self.weights.close()
+            if len(self.period):
+                self.report()
         story, unsaved = "", None
         if ended == "stopped":
             story = self.stopped()
@@ -269,6 +274,9 @@ class _Run:
         weight = self.weights.take()
         self.period.add(self.engine.gradients(self.feed.take(), weight), weight)
         self.norm = self.engine.step(self.lr)
+        if self.norm is not None:
+            harmless = self.engine.left_out_overflow()
+            self.period.add_norm(torch.zeros_like(self.norm) if harmless else self.norm)
         self.done += 1
         self.samples += self.plan.global_batch
 
@@ -286,7 +294,11 @@ class _Run:
         """Tell rank 0 how the steps since the last report went."""
         steps = len(self.period)
         totals = self.period.close(
-            last_step=self.done, waited=self.feed.waited, skipped=self.feed.skipped
+            last_step=self.done,
+            waited=self.feed.waited,
+            skipped=self.feed.skipped,
+            way_back=str if self.checkpoints is None else self.checkpoints.way_back,
+            own=self.own_times,
         )
         self.skipped = self.start.samples_skipped + totals.skipped
         seconds = self.stopwatch.lap()  # after the exchange, which waited for all devices
@@ -294,10 +306,18 @@ class _Run:
         self.said = _said(totals.loss, found)
         if self.writer is not None:
             rate = steps * self.plan.global_batch / seconds
-            self.writer.write(self.metrics(totals, rate, seconds, found))
+            metrics = self.metrics(totals, rate, seconds, found)
+            times = summary(totals.own, steps, forward=self.times.reason is None)
+            self.writer.write(replace(metrics, **times))
         self.waited, self.stalled = totals.waited, self.stalled_so_far()
         if found is not None:
             self.early.gives_up(found.loss)
+
+    def own_times(self) -> tuple[float, float, float]:
+        """Seconds since the last report: in forward, waiting for data, and reading it beside."""
+        before, self.own_data = self.own_data, (self.feed.waited, self.feed.reading)
+        waited, reading = (now - then for now, then in zip(self.own_data, before, strict=True))
+        return self.times.lap(), waited, reading
 
     def stalled_so_far(self) -> float:
         return 0.0 if self.checkpoints is None else self.checkpoints.stalled
@@ -306,6 +326,7 @@ class _Run:
         if self.evaluate is None:
             return None
         found = self.stopwatch.beside(self.evaluate)
+        self.stop.alive()
         found = found if isinstance(found, HeldOut) else HeldOut(found)
         self.eval_loss = found.loss
         return found
@@ -341,6 +362,7 @@ class _Run:
             flops_formula=utilisation.formula,
             peak_flops=utilisation.peak.flops,
             peak_name=utilisation.peak.name,
+            rank_seconds_reason=self.times.reason,
         )
 
 

@@ -69,6 +69,18 @@ class Metrics:
     """Of `step`, the steps that were done when this attempt began."""
     seconds: float = 0.0
     """Since the last report, evaluations left out."""
+    slow_ranks: tuple[tuple[int, float, float], ...] | None = None
+    """The slowest ranks, at most 8, the slowest first: rank, its own seconds a step, and of them
+    those for data. None for a `rank_seconds_reason`."""
+    rank_seconds_median: float | None = None
+    """Of all ranks' own seconds a step; of two ranks the faster one's."""
+    rank_seconds_reason: str | None = None
+    """Why nobody knows how long each rank needs by itself."""
+    data_wait_longest: float = 0.0
+    """Seconds a step that one rank waited for data, of all ranks the longest: the others wait for
+    that rank then, and their own data comes in meanwhile."""
+    data_read_median: float = 0.0
+    """Seconds in which a rank reads the data of a step, beside training; the median of all."""
 
     def line(self) -> str:
         """For the log: what a person looks at, on one short line."""

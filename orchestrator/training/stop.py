@@ -91,6 +91,10 @@ class StopVote:
         """Where all have agreed to stop since one failed: which (the last, where several did)."""
         return self._verdict - _FAILED if self._verdict >= _FAILED else None
 
+    def alive(self) -> None:
+        """Tell the node's agent that this rank gets on, where no step says so."""
+        self._files.touch()
+
     def agreed(self, *, failing: bool = False, save: bool = False) -> bool:
         """Call once a step on every rank: whether all stop now. The same answer everywhere.
 
@@ -98,7 +102,7 @@ class StopVote:
         vote, so there it means this step already. `save`: this rank wants all to save, which
         `saving` says at the next call.
         """
-        self._files.touch()
+        self.alive()
         self._wait()
         if not self.stopping:
             self._vote = torch.tensor([self._mine(failing=failing, save=save)])

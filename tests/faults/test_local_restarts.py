@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,13 +113,32 @@ def test_cancel_between_two_attempts_ends_the_run(make: Make) -> None:
     assert len(run.events("job_started")) == 1
 
 
-def test_a_killed_agent_counts_and_what_it_left_cannot_commit(make: Make) -> None:
-    run = make(WAITS, max=1)
+def test_a_run_whose_processes_were_all_killed_is_started_again(make: Make) -> None:
+    """Agent, launcher, shim and rank at once; only the supervisor lives."""
+    run = make(WAITS, on=["node-failure"])
+    run.submit()
+    agent = run.await_event("node_started").integer("pid")
+    log = run.layout.rank_log(0, 0, 0)
+    until(lambda: log.exists() and "ready" in log.read_text(), "the rank", run.log)
+    killed = {agent, *run.processes()} - {run.supervisor}
+    assert len(killed) >= 4
+    for pid in sorted(killed):
+        with suppress(ProcessLookupError):  # it may have died with the agent
+            os.kill(pid, signal.SIGKILL)
+    until(lambda: len(run.events("node_started")) == 2, "the second attempt", run.log)
+    assert endings(run) == [("node-failure", True, False, "allocation")]
+    assert run.events("attempt_ended")[0].fields["nodes_failed"] == []
+    run.cancel()
+    run.await_event("supervisor_ended")
+
+
+def test_what_a_killed_agent_has_left_cannot_commit(make: Make) -> None:
+    run = make(WAITS, on=["node-failure"])
     run.submit()
     agent = run.await_event("node_started").integer("pid")
     os.kill(agent, signal.SIGKILL)
     until(lambda: len(run.events("node_started")) == 2, "the second attempt", run.log)
-    assert endings(run) == [("unknown", True, True, "allocation")]
+    assert endings(run) == [("node-failure", True, False, "allocation")]
     folder = run.layout.checkpoints / "step-00000001.a000"
     folder.mkdir(parents=True)
     manifest = Manifest(run.layout.run_id, 1, 0, 0.0, 1, {}, {}, (), {})

@@ -122,12 +122,31 @@ def _below(pid: int, roots: set[int]) -> bool:
     return False
 
 
-def kill_processes(cluster: Cluster, node: str) -> int:
-    """SIGKILL all of them at once; how many there were."""
+def kill_processes(cluster: Cluster, node: str, *, batch: bool = True) -> int:
+    """SIGKILL all of them at once; how many there were. Without `batch` those that the node's agent
+    has started, and itself."""
     pids = processes_of(cluster, node)
+    if not batch:
+        agents = {pid for pid in pids if _is_agent(pid)}
+        pids = [pid for pid in pids if _below(pid, agents)]
     for pid in pids:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
     return len(pids)
+
+
+def _is_agent(pid: int) -> bool:
+    argv = cluster_processes.command(pid).split(b"\0")
+    return b"node" in argv and any(word.endswith(b"agent.pyz") for word in argv)
+
+
+def kill_rank(cluster: Cluster, node: str) -> bool:
+    """SIGKILL to one that trains there; whether there was one."""
+    for pid in processes_of(cluster, node):
+        argv = cluster_processes.command(pid)
+        if b"stepping.py" in argv and b"agent.pyz" not in argv and b"torch" not in argv:
+            os.kill(pid, signal.SIGKILL)
+            return True
+    return False

@@ -79,6 +79,8 @@ def test_a_record_has_these_keys_in_this_order(tmp_path: Path) -> None:
         *("data_share", "samples_skipped", "steps_skipped", "eval_loss"),
         *("mfu", "mfu_reason", "flops_per_token", "flops_formula", "peak_flops", "peak_name"),
         *("eval_accuracy", "train_accuracy", "checkpoint_stall", "start_step", "seconds"),
+        *("slow_ranks", "rank_seconds_median", "rank_seconds_reason"),
+        *("data_wait_longest", "data_read_median"),
     ]
     assert first["v"] == 1
     assert (first["eval_loss"], second["eval_loss"]) == (None, 1.5)

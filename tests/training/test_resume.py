@@ -15,7 +15,6 @@ from support.training_ranks import CHECKOUT, TINY, TRAIN_LM, Ended, end, plan_fi
 from orchestrator.spec.policies import Checkpoint
 from orchestrator.spec.training import Training
 from orchestrator.training.checkpoint.policy import Policy
-from orchestrator.training.errors import NotSupported
 from orchestrator.training.feed import Feed
 from orchestrator.training.language.windows import Windows
 from orchestrator.training.layout import Layout
@@ -353,8 +352,3 @@ def test_the_best_is_by_the_metric_that_was_asked_for(
     name: str | None, metrics: dict[str, float], score: float | None
 ) -> None:
     assert Policy(Checkpoint(best=name)).score(metrics) == score
-
-
-def test_a_best_of_what_nobody_measures_is_refused() -> None:
-    with pytest.raises(NotSupported, match=r"checkpoint\.best is bleu"):
-        Policy(Checkpoint(best="bleu"))

@@ -44,12 +44,29 @@ def damaged(name: str) -> dict[str, Any]:
 
 
 ON_SIGNAL = {"on_signal": True}
+CLIPPED = SETTINGS["training"] | {"clip_grad_norm": 1.0}
+LEFT_OUT = (
+    ("fp16", {"training": CLIPPED | {"precision": "fp16-mixed"}}),
+    ("zero", {"strategy": {"name": "zero", "stage": 2}, "training": CLIPPED}),
+)
+OVERFLOWS = {
+    "clipped": {"training": CLIPPED},
+    "not clipped": {},
+    "fsdp clipped": {"strategy": {"name": "fsdp"}, "training": CLIPPED},
+    "fsdp not clipped": {"strategy": {"name": "fsdp"}},
+    "saved later": {"checkpoint": {"every_steps": 3, "keep_last": 9, "asynchronous": False}},
+}
 CASES = {
     **{name: case({}, damaged(name)) for name in (*DAMAGES, *REFUSED)},
     "full for a while": case({"stop": [9, "full", 13, "room"]}, steps=14),
     "full at a stop": case({"stop": [3, "full", 5, "file"]}, checkpoint=ON_SIGNAL),
     "full at the end": case({"stop": [3, "full"]}, checkpoint={"at_end": True}),
     "over": case({"stop": [5, "over"]}, steps=12),
+    **{
+        f"overflow {name}": case({"overflow": {"1": 6}}, {}, every_steps=2, **settings)
+        for name, settings in OVERFLOWS.items()
+    },
+    **{f"left out {name}": case({"overflow": {"1": 5}}, **settings) for name, settings in LEFT_OUT},
 }
 
 
@@ -119,8 +136,10 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_training_goes_on(
     there = {int(name[5:13]) for name in first["starts"][0]["checkpoints"]}
     assert {2, 4, 12, 14} <= there <= {2, 4, 6, 10, 12, 14}  # it was full from step 7 or 8 on
     assert losses(first["starts"][0]["records"]) == losses(first["undisturbed"]["records"])
-    said = warnings(ranks, "full for a while")
+    *said, again = warnings(ranks, "full for a while")
     assert len(said) == 7 - len(there)  # once for each that failed
+    assert again.startswith("checkpoints are written again: that of step ")
+    assert ".a000: File too large" in again
     for line in said:
         assert "was not written: rank 1: cannot write to /" in line
         assert ".a000: File too large; " in line
@@ -181,3 +200,39 @@ def test_killed_at_random_moments_ranks_go_on_from_the_newest_whole_checkpoint(
     assert rounds[-1]["newest"] > 0
     # The kills did come while something was half done.
     assert sum(one["left"] != "between" for one in rounds) >= 3, rounds
+
+
+@pytest.mark.parametrize("name", OVERFLOWS)
+def test_what_an_overflow_has_spoilt_is_never_a_checkpoint(
+    ranks: tuple[Path, list[Ended]], found: dict[str, list[dict[str, Any]]], name: str
+) -> None:
+    """The gradients of step 6 are infinite, its loss is not, and it is saved right after it."""
+    kept = 3 if name == "saved later" else 4
+    for rank in found[f"overflow {name}"]:
+        ended, resumed = rank["starts"]
+        assert ended["error"].startswith("training-failed: ")
+        assert f"the newest checkpoint is {ranks[0]}" in ended["error"]
+        assert f"/step-{kept:08d}.a000" in ended["error"]
+        if name in ("clipped", "fsdp clipped"):
+            assert "the gradient's norm is not finite at step 6, though" in ended["error"]
+        else:
+            assert "is not finite after step 6 (rank " in ended["error"]
+        assert (resumed["error"], resumed["steps_done"]) == (None, 6)
+    first = found[f"overflow {name}"][0]  # which removes what is not committed
+    assert first["starts"][0]["checkpoints"][-1] == f"step-{kept:08d}.a000"
+    assert losses(first["starts"][1]["records"])[-1] == losses(first["undisturbed"]["records"])[-1]
+
+
+@pytest.mark.parametrize("name", [name for name, _ in LEFT_OUT])
+def test_an_overflow_that_the_engine_leaves_out_ends_no_training(
+    found: dict[str, list[dict[str, Any]]], name: str
+) -> None:
+    for rank in found[f"left out {name}"]:
+        (through,) = rank["starts"]
+        assert (through["error"], through["steps_done"]) == (None, 6)
+        assert through["checkpoints"][-1] == "step-00000006.a000"
+    first = found[f"left out {name}"][0]
+    skipped = [
+        each["records"][-1]["steps_skipped"] for each in (first["undisturbed"], *first["starts"])
+    ]
+    assert skipped[1] == skipped[0] + 1

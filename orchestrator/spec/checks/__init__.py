@@ -7,6 +7,7 @@ from orchestrator.spec.checks import (
     entrypoint,
     environment,
     launcher,
+    logs,
     network,
     resources,
     restart,
@@ -58,6 +59,7 @@ CHECKS: tuple[Check, ...] = (
     Check(network.port_on_several_nodes, ("resources.nodes", "rendezvous.port")),
     Check(network.privileged_port, ("rendezvous.port",)),
     Check(network.ephemeral_port, ("rendezvous.port",)),
+    Check(logs.cap_holds_parts, ("logging.rotate", "logging.max")),
     Check(environment.reserved_names, ()),
     Check(environment.secrets_in_env, ()),
     Check(environment.secrets_once, ()),
@@ -76,7 +78,11 @@ CHECKS: tuple[Check, ...] = (
     Check(restart.budget_for_nothing, ("restart",)),
     Check(
         restart.no_warning,
-        ("scheduler", "checkpoint.on_signal", "resources.time_limit", "slurm.signal_before"),
+        ("scheduler", "checkpoint.on_signal", "resources.time_limit"),
+    ),
+    Check(
+        restart.warning_shorter_than_a_save,
+        ("name", "scheduler", "checkpoint", "resources.time_limit", "slurm.signal_before"),
     ),
     Check(slurm.one_core_by_default, ("scheduler", *_RANKS_OF_A_NODE, "resources.cpus_per_task")),
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.spec.job import JobSpec
+from orchestrator.spec.warning import MeasuredSave
 
 
 class Finding(NamedTuple):
@@ -26,6 +27,9 @@ class Context:
     folder: Path
     """The spec's own folder, absolute."""
     cwd: Path
+    save: Callable[[str], MeasuredSave | None] = lambda _: None
+    """How long a save of an earlier run of this name took, where that is known. Asked only by who
+    needs it: it reads run folders."""
 
 
 @dataclass(frozen=True)

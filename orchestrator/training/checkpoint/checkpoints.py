@@ -42,7 +42,6 @@ class Checkpoints:
         layout: Layout,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises NotSupported where checkpoint.best names no metric."""
         self._engine, self._plan, self._rank = engine, plan, rank
         self._policy = Policy(plan.checkpoint, clock)
         self._root: Path | None = None
@@ -189,6 +188,15 @@ class Checkpoints:
         if newest is not None:
             words += f"; the newest is {newest.path}"
         return words, problem
+
+    def way_back(self) -> str:
+        """Where a training that has failed can go on from, as the end of a sentence. Waits for the
+        save that is under way; all ranks call it together."""
+        if self._saver is None:
+            return ""
+        with suppress(RuntimeError, UserError):
+            self._saver.finish()
+        return self._saver.way_back()
 
     def _why_none(self, progress: Progress, problem: str | None) -> str:
         if problem is not None:

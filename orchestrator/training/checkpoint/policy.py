@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 
 from orchestrator.spec.policies import Checkpoint
-from orchestrator.training.errors import NotSupported
 
 _SIGNS = {"loss": -1.0, "eval_loss": -1.0, "eval_accuracy": 1.0, "train_accuracy": 1.0}
 """Metrics that a checkpoint can be the best by, and whether more (1) or less (-1) is better."""
@@ -17,13 +16,6 @@ class Policy:
     """The spec's `checkpoint` section. All but the clock is the same on all ranks."""
 
     def __init__(self, settings: Checkpoint, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises NotSupported where `best` names no metric of ptx's own loop."""
-        if settings.best is not None and settings.best not in _SIGNS:
-            raise NotSupported(
-                f"checkpoint.best is {settings.best}, and a checkpoint can be the best by "
-                + ", ".join(_SIGNS),
-                hint="choose one of them",
-            )
         self._settings, self._clock = settings, clock
         self._since: float | None = clock()
 

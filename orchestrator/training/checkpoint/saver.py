@@ -22,9 +22,12 @@ from orchestrator.checkpoints.names import StepFolder, step_folder
 from orchestrator.errors import UserError
 from orchestrator.runs.layout import RunLayout
 from orchestrator.training.checkpoint.files import Copied, copied, write_rank_file
+from orchestrator.training.checkpoint.finite import spoilt
+from orchestrator.training.checkpoint.pieces import words
 from orchestrator.training.checkpoint.progress import Progress
 from orchestrator.training.checkpoint.randomness import random_state
 from orchestrator.training.engines.base import Engine
+from orchestrator.training.errors import TrainingFailed
 from orchestrator.training.layout import AXES, Layout
 from orchestrator.training.metrics import warn
 from orchestrator.training.plan import TrainingPlan
@@ -32,6 +35,10 @@ from orchestrator.training.process_group import Rank
 
 _SLOWEST_WRITE = timedelta(hours=12)
 """How long a rank waits for the slowest disk. A rank that dies is noticed at once."""
+_SPOILT = (
+    "set training.clip_grad_norm, lower training.optimizer.lr, or look for bad samples in the "
+    "data; then resume"
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class _Problem:
     sentence: str
     over: bool = False
     """A newer attempt has begun."""
+    spoilt: bool = False
+    """What was to be saved is nothing to go on from."""
 
 
 class Saver:
@@ -69,6 +78,9 @@ class Saver:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._running: tuple[StepFolder, Future[_Problem | None]] | None = None
         self._buffers: dict[str, torch.Tensor] = {}
+        self._missed: tuple[int, int, str] | None = None
+        """Rank 0's: first and last step of those that could not be saved since the last one that
+        was, and why."""
         self.stalled = 0.0
         """Seconds that training has stood still for saving."""
         self.newest: StepFolder | None = None
@@ -113,7 +125,7 @@ class Saver:
     def finish(self) -> str | None:
         """Wait for the save that runs; None where there is none or it was committed, else why
         it was not, in one sentence that is the same on all ranks. Raises AttemptOver where a
-        newer attempt has begun."""
+        newer attempt has begun, and TrainingFailed where the parameters were not finite."""
         if self._running is None:
             return None
         started = time.perf_counter()
@@ -125,7 +137,15 @@ class Saver:
             return None
         if problem.over:
             raise AttemptOver(problem.sentence)
+        if problem.spoilt:
+            raise TrainingFailed(f"{problem.sentence}{self.way_back()}", hint=_SPOILT)
         return problem.sentence
+
+    def way_back(self) -> str:
+        """Where a training that has failed can go on from, as the end of a sentence."""
+        if self.newest is None:
+            return "; there is no checkpoint"
+        return f"; the newest checkpoint is {self.newest.path}"
 
     def last_step(self) -> int | None:
         """Of the newest save, committed or under way."""
@@ -148,21 +168,23 @@ class Saver:
             self._tidy(job, problem)
         return problem
 
-    def _written(self, job: _Job) -> FileEntry | str:
+    def _written(self, job: _Job) -> FileEntry | _Problem:
+        rank = self._rank.rank
+        if key := spoilt(job.parts):
+            words_for = f"{words(key)} is not finite after step {job.folder.step} (rank {rank})"
+            return _Problem(f"{words_for}, so no checkpoint of it was written", spoilt=True)
         try:
-            rank = self._rank.rank
             return write_rank_file(job.folder.path, rank, job.parts, job.random, self._file_mode)
         except OSError as error:
             why = error.strerror or error
-            return f"rank {self._rank.rank}: cannot write to {job.folder.path}: {why}"
+            return _Problem(f"rank {rank}: cannot write to {job.folder.path}: {why}")
 
-    def _agreed(self, act: Callable[[], str | None]) -> _Problem | None:
+    def _agreed(self, act: Callable[[], _Problem | None]) -> _Problem | None:
         """Rank 0 acts; all get to know whether it went well."""
         said: list[_Problem | None] = [None]
         if self._rank.is_main:
             try:
-                sentence = act()
-                said = [None if sentence is None else _Problem(sentence)]
+                said = [act()]
             except AttemptOver as error:
                 said = [_Problem(error.message, over=True)]
             except (OSError, UserError) as error:
@@ -180,10 +202,10 @@ class Saver:
     def _file_mode(self) -> int:
         return 0o660 if self._plan.group_shared else 0o600
 
-    def _commit(self, job: _Job, everyone: list[FileEntry | str]) -> str | None:
-        problems = [said for said in everyone if isinstance(said, str)]
+    def _commit(self, job: _Job, everyone: list[FileEntry | _Problem]) -> _Problem | None:
+        problems = [said for said in everyone if isinstance(said, _Problem)]
         if problems:
-            return problems[0]
+            return max(problems, key=lambda problem: problem.spoilt)
         state = job.progress.to_json() | {"save_seconds": time.perf_counter() - job.started}
         manifest = Manifest(
             run_id=self._run.run_id,
@@ -208,12 +230,23 @@ class Saver:
         if problem is not None:
             with suppress(OSError):
                 remove(job.folder)  # half a checkpoint would keep a full disk full
-            if not job.last and not problem.over:
+            if not (job.last or problem.over or problem.spoilt):
                 warn(
                     f"the checkpoint of step {job.folder.step} was not written: "
                     f"{problem.sentence}; the one before is kept, and training goes on"
                 )
+                first = self._missed[0] if self._missed else job.folder.step
+                self._missed = first, job.folder.step, problem.sentence
             return
+        if self._missed:
+            # What was said of them at the time went into a log on the same full disk.
+            first, last, sentence = self._missed
+            steps = f"step {first}" if first == last else f"steps {first} to {last}"
+            warn(
+                f"checkpoints are written again: that of step {job.folder.step} is, and of {steps} "
+                f"there is none: {sentence}"
+            )
+            self._missed = None
         if job.best:
             self.best = job.folder.step
         settings = self._plan.checkpoint

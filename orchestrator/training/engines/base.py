@@ -11,6 +11,7 @@ import torch
 from orchestrator.training.batch import Batch
 from orchestrator.training.checkpoint.pieces import Piece
 from orchestrator.training.flops import ModelShape
+from orchestrator.training.objective import Objective
 
 
 class Engine(ABC):
@@ -20,6 +21,8 @@ class Engine(ABC):
     inside are collectives, and a rank that stays away leaves the others waiting.
     """
 
+    objective: Objective
+    """The module that is trained; what spreads it calls its `forward`."""
     unit: str
     """What a target is, in words, as the objective says."""
     shape: ModelShape | None = None
@@ -51,6 +54,11 @@ class Engine(ABC):
         device, so it is asked for at reports only."""
         return 0
 
+    def left_out_overflow(self) -> bool:
+        """Whether the last step has changed nothing, or would not have, because of gradients that
+        were not finite. Never waits for the device."""
+        return False
+
     @abstractmethod
     def evaluate(
         self, batch: Batch, *, want_logits: bool = False
@@ -69,6 +77,7 @@ class Engine(ABC):
         `state_dict` on one process. Gathers one tensor (or layer) at a time.
         """
 
+    @abstractmethod
     def pieces(self) -> list[Piece]:
         """What this rank holds of all that training changes: trained parameters, kept buffers, and
         the optimizer's tensors, which are made where there are none yet.
@@ -76,8 +85,8 @@ class Engine(ABC):
         The tensors are the living ones: copied at once, or written into by `restore`. Names are
         those of the objective's `model` before it was wrapped, the same under every engine.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def scalars(self) -> dict[str, Any]:
         """What goes with the pieces and is the same on all ranks, as JSON values.
 
@@ -86,15 +95,14 @@ class Engine(ABC):
         far, and with fp16 `loss_scale` and `clean_steps`, the steps since it was last changed.
         Others may be added, and an engine passes over those that it does not know.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def restore(self, fill: Callable[[Piece], None], scalars: Mapping[str, Any]) -> None:
         """Take over a state that any engine on any number of ranks has saved.
 
         `fill` writes the saved values into a piece's tensor; it raises where the checkpoint has
         none. Afterwards training goes on as if it had never stopped.
         """
-        raise NotImplementedError
 
     def settle(self, batches: Callable[[], Sequence[Batch]]) -> None:  # noqa: B027 - most need not
         """Before a state is restored: come into the order of computation that an engine is in which

@@ -132,6 +132,9 @@ class TorchEngine(Engine):
             for tensor, before in statistics:
                 tensor.copy_(before)
 
+    def left_out_overflow(self) -> bool:
+        return bool(self.scaler.is_enabled())
+
     def skipped_steps(self) -> int:
         return self.scaler.skipped()
 

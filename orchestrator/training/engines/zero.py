@@ -101,6 +101,9 @@ class ZeroEngine(Engine):
         # A float (inf) where fp16 gradients overflowed and the step was skipped.
         return torch.as_tensor(self.engine.get_global_grad_norm(), device=self.rank.device)
 
+    def left_out_overflow(self) -> bool:
+        return not self.engine.was_step_applied()
+
     def skipped_steps(self) -> int:
         return int(self.engine.skipped_steps)
 

@@ -1,0 +1,34 @@
+"""Have this node's ranks print where they stand: Python's faulthandler does, for SIGABRT."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import signal
+
+from orchestrator.agent.processes import Process, catches, process_table, send
+from orchestrator.agent.watch import shims_by_rank
+
+
+def abort_ranks() -> bool:
+    """Send SIGABRT to the uppermost process of each rank that has a handler for it, which is where
+    PYTHONFAULTHANDLER=1 has put one; whether there was any. They end of it, and leave no core."""
+    table = process_table()
+    children: dict[int, list[Process]] = {}
+    for process in table.values():
+        children.setdefault(process.ppid, []).append(process)
+    ranks: list[Process] = []
+    queue = [process for shim in shims_by_rank().values() for process in children.get(shim.pid, [])]
+    while queue:
+        process = queue.pop()
+        if catches(process.pid, signal.SIGABRT):
+            ranks.append(process)
+        else:  # a shell or a wrapper around the interpreter
+            queue += children.get(process.pid, [])
+    for process in ranks:
+        with contextlib.suppress(OSError, ValueError):
+            _, hard = resource.prlimit(process.pid, resource.RLIMIT_CORE)
+            resource.prlimit(process.pid, resource.RLIMIT_CORE, (0, hard))
+    for process in ranks:  # nothing slow in between: whoever sees a peer go raises an error instead
+        send(process, signal.SIGABRT)
+    return bool(ranks)

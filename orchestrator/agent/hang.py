@@ -1,0 +1,137 @@
+"""Whether this node's ranks stand still, and when all nodes of the attempt take their stacks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_LOOK = 2.0
+"""Seconds between two looks at what other nodes and this one's logs say."""
+_SETTLE = 6.0
+"""Between a node's notice and the stacks of all: ranks that see others go leave none."""
+_STALE = 60.0
+"""Seconds; a notice so much older than this agent is of another start under the same number."""
+_SPEAKS = (b"orchestrator.training", b"PTX_STEP_FILE")
+"""What a script that reports its steps has in it."""
+
+
+class Hang:
+    """Asked from time to time while the ranks run.
+
+    A script that reports its steps hangs when it made none for `restart.hang_after`, after its
+    first one. Any other script is judged by what its ranks print: nothing for so long, after their
+    first words.
+    """
+
+    def __init__(self, node_dir: Path, node: int, plan: Mapping[str, Any], step_file: Path) -> None:
+        self._after = (plan.get("restart") or {}).get("hang_after")
+        self._node_dir = node_dir
+        self._node = node
+        self._step_file = step_file
+        self._prints_only = self._after is not None and not reports_steps(plan)
+        self._notice = node_dir.parent / "hang.json"
+        self._alone = int(plan.get("nodes") or 1) == 1
+        self._begun = time.time()
+        self._seen: int | None = None
+        self._since = 0.0
+        self._next_look = 0.0
+        self._due: float | None = None
+        self.message = ""
+        """Why, once it hangs."""
+
+    def poll(self) -> bool:
+        """Whether the ranks are to be ended now."""
+        if self._after is None:
+            return False
+        if self._due is None:
+            self._notice_it()
+        return self._due is not None and time.monotonic() >= self._due
+
+    def _notice_it(self) -> None:
+        now = time.monotonic()
+        look = now >= self._next_look
+        if look:
+            self._next_look = now + min(_LOOK, float(self._after or 0) / 4)
+        if self._stands_still(now, look=look):
+            what = "printed anything" if self._judged_by_output() else "made a step"
+            self.message = f"no rank here {what} for {self._after} s"
+            self._due = now + (0.0 if self._alone else self._announce())
+        elif look and not self._alone and (told := self._told()) is not None:
+            node, wait = told
+            self.message = f"the ranks of node {node} stand still"
+            self._due = now + wait
+
+    def _stands_still(self, now: float, *, look: bool) -> bool:
+        if self._judged_by_output():
+            if not look:
+                return False
+            last = printed(self._node_dir) or None
+        else:
+            last = _mtime(self._step_file)
+        if last != self._seen:
+            self._seen, self._since = last, now
+        return last is not None and now - self._since > float(self._after or 0)
+
+    def _judged_by_output(self) -> bool:
+        return self._prints_only and _mtime(self._step_file) is None
+
+    def _announce(self) -> float:
+        """Tell the other nodes; seconds until all of them take their stacks."""
+        at = time.time() + _SETTLE
+        line = json.dumps({"v": 1, "node": self._node, "t": time.time(), "at": at}) + "\n"
+        scratch = self._notice.with_name(f".hang-{self._node:04d}")
+        told = None
+        with contextlib.suppress(OSError):
+            scratch.write_text(line)
+            try:
+                os.link(scratch, self._notice)
+            except FileExistsError:
+                told = self._told()
+            scratch.unlink()
+        return _SETTLE if told is None else told[1]
+
+    def _told(self) -> tuple[int, float] | None:
+        """Which node gave notice, and in how many seconds the stacks are due by its clock."""
+        try:
+            notice = json.loads(self._notice.read_bytes())
+            node, given, at = int(notice["node"]), float(notice["t"]), float(notice["at"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if given < self._begun - _STALE:
+            return None
+        return node, min(max(0.0, at - time.time()), _SETTLE)
+
+
+def reports_steps(plan: Mapping[str, Any]) -> bool:
+    """Whether the script touches PTX_STEP_FILE, as those do that use ptx's training library. What
+    is no script that can be read is given the benefit of the doubt."""
+    script = next((word for word in plan.get("entrypoint") or () if word.endswith(".py")), None)
+    if script is None:
+        return True
+    try:
+        text = (Path(str(plan.get("workdir") or "")) / script).read_bytes()
+    except OSError:
+        return True
+    return any(word in text for word in _SPEAKS)
+
+
+def printed(node_dir: Path) -> int:
+    """Bytes in the logs of this node's ranks."""
+    size = 0
+    with contextlib.suppress(OSError), os.scandir(node_dir) as entries:
+        for entry in entries:
+            if entry.name.startswith("rank-") and ".log" in entry.name:
+                size += entry.stat().st_size
+    return size
+
+
+def _mtime(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None

@@ -1,0 +1,100 @@
+"""What became of an attempt on SLURM: what its nodes have left, and what SLURM says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.agent.allocation import Allocation, time_left
+from orchestrator.agent.attempts import past_of, read_events, read_nodes, unjudged
+from orchestrator.agent.classes import Evidence, Past, Policy, Verdict, judge
+
+_UNSEEN = "the supervisor of the job was killed, and srun with it"
+
+
+class Judge:
+    def __init__(self, run_dir: Path, events: Path, policy: Policy, allocation: Allocation) -> None:
+        """`events` is the supervisors' own file."""
+        self._run_dir, self._events = run_dir, events
+        self._policy, self._allocation = policy, allocation
+        self.ending = False
+        """SLURM is ending this job."""
+
+    def past(self) -> Past:
+        return past_of(read_events(self._events))
+
+    def all_ended(self, attempt: int, nodes: Sequence[str]) -> bool:
+        """Whether the agent of every node has said how it ended."""
+        return len(read_nodes(self._run_dir, attempt).ended) >= len(nodes)
+
+    def judge(self, attempt: int, nodes: Sequence[str], begun: float) -> Verdict:
+        """Of an attempt whose srun has ended; `begun` in seconds since the epoch."""
+        evidence = self._evidence(attempt, nodes)
+        told = self._told()
+        down = self._allocation.down(nodes) if told == "node-failure" else ()
+        evidence = evidence._replace(told=told, down=down, seconds=time.time() - begun)
+        return judge(evidence, self.past(), self._policy)
+
+    def judge_unseen(self, attempt: int, nodes: Sequence[str]) -> Verdict:
+        """Of an attempt whose srun was killed together with the supervisor before this one."""
+        told = self._told() or "node-failure"
+        down = self._allocation.down(nodes)
+        evidence = self._evidence(attempt, nodes)._replace(told=told, down=down)
+        verdict = judge(evidence, self.past(), self._policy)
+        if self.ending:
+            return verdict
+        where = "allocation" if verdict.retry else None
+        return verdict._replace(message=_UNSEEN, where=where, nodes_failed=sorted(down))
+
+    def judge_last(self, facts: Mapping[str, str]) -> tuple[int, Verdict, bool] | None:
+        """What the supervisor of an earlier start of this job, or of another job of the run, could
+        not say any more: attempt, verdict, and whether this job is to go on. None where it did."""
+        last = unjudged(read_events(self._events))
+        if last is None:
+            return None
+        attempt, nodes = int(last.get("attempt", 0)), [str(n) for n in last.get("nodes") or ()]
+        if attempt < 0 or not nodes:
+            return None
+        evidence = self._evidence(attempt, nodes)
+        requeued = read_nodes(self._run_dir, attempt).requeued
+        silent = [name for rank, name in enumerate(nodes) if rank not in evidence.ended]
+        down = self._allocation.down(nodes) & set(silent)
+        lost = down or (silent and evidence.ended) or requeued
+        told = "node-failure" if lost else "preempted"
+        verdict = judge(evidence._replace(told=told, down=down), self.past(), self._policy)
+        if requeued and not silent:
+            verdict = verdict._replace(message=requeued)
+        others = last.get("job_id") != facts.get("JobId", self._allocation.job_id)
+        return attempt, verdict, verdict.retry or others
+
+    def _evidence(self, attempt: int, nodes: Sequence[str]) -> Evidence:
+        left = read_nodes(self._run_dir, attempt)
+        return Evidence(list(nodes), left.ended, len(left.started), left.warned)
+
+    def _told(self) -> str | None:
+        """Why SLURM ends this job, None where it does not. One that it has put back into the queue
+        counts one restart more than this start knows of; one that was cancelled does not.
+
+        Also asked where no SIGTERM came: a batch host that SLURM has given up hears of nothing.
+        """
+        facts = self._allocation.facts()
+        self.ending = self.ending or facts.get("JobState", "RUNNING") != "RUNNING"
+        if not self.ending:
+            return None
+        if int(facts.get("Restarts") or 0) > self._allocation.restarts:
+            down = self._allocation.down(self._allocation.nodes())
+            return "node-failure" if down else "preempted"
+        if facts.get("Requeue") == "0":  # then it counts nothing
+            if _was_preempted(facts):
+                return "preempted"
+            if self._allocation.down(self._allocation.nodes()):
+                return "node-failure"
+        left = time_left(facts)
+        return "time-limit" if left is not None and left <= 1 else "cancelled"
+
+
+def _was_preempted(facts: Mapping[str, str]) -> bool:
+    """In this start of the job."""
+    when = facts.get("PreemptTime", "")
+    return when[:1].isdigit() and when >= facts.get("StartTime", "")

@@ -1,0 +1,123 @@
+"""The supervisor of a job is killed while its ranks live: the run goes on, and nobody starts it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cluster_processes as processes
+import pytest
+from restarting import SteppingRun
+from support.ptx import Ptx
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+Start = Callable[..., SteppingRun]
+STEPS = {"steps": 60}
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    runs: list[SteppingRun] = []
+
+    def one(args: dict[str, Any], **sections: Any) -> SteppingRun:
+        runs.append(SteppingRun(Ptx(tmp_path / "runs"), tmp_path, args, **sections))
+        return runs[-1]
+
+    yield one
+    for run in runs:
+        run.end()
+
+
+def _batch(run: SteppingRun) -> dict[str, list[int]]:
+    """The processes of the batch step: the shell, the supervisor, and srun (two)."""
+    plan = os.fsencode(run.layout.plan)
+    found: dict[str, list[int]] = {"shell": [], "supervisor": [], "srun": []}
+    for pid in processes.all_pids():
+        argv = processes.command(pid).split(b"\0")
+        if b"slurm_script" in argv[-2 if len(argv) > 1 else 0]:
+            name = processes.environment(pid).get(b"SLURM_JOB_NAME")
+            if name == run.layout.run_id.encode():
+                found["shell"].append(pid)
+        elif plan in argv and b"job" in argv:
+            found["supervisor"].append(pid)
+        elif plan in argv and argv[0] == b"srun":
+            found["srun"].append(pid)
+    return found
+
+
+def _kill(pids: list[int]) -> None:
+    assert pids
+    for pid in pids:
+        processes.send(pid, signal.SIGKILL)
+    assert processes.wait_until(lambda: not any(map(processes.start_time, pids)), 10)
+
+
+@pytest.mark.parametrize("nodes", [pytest.param(1, marks=pytest.mark.soak), 2])
+def test_a_supervisor_killed_alone_is_replaced_and_no_rank_is_disturbed(
+    start: Start, nodes: int
+) -> None:
+    run = start(STEPS, resources={"nodes": nodes})
+    run.until_step(15)
+    (killed,) = _batch(run)["supervisor"]
+    _kill([killed])
+    run.until(lambda: _batch(run)["supervisor"], "a new supervisor")
+    assert _batch(run)["supervisor"] != [killed]
+    assert run.ended() == "COMPLETED"
+    assert run.endings() == [("completed", False, False, None)]
+    assert len(run.events("job_started")) == 1
+    assert not run.events("requeue")
+    assert run.steps() == [(0, step) for step in range(1, 61)]
+
+
+def test_a_crash_under_the_second_supervisor_is_restarted_in_the_allocation(start: Start) -> None:
+    args = {"steps": 60, "crash-in": 1, "crash-at": 45}
+    run = start(args, restart={"max": 1, "backoff": "1s"})
+    run.until_step(15)
+    _kill(_batch(run)["supervisor"])
+    assert run.ended() == "COMPLETED"
+    assert [ending[:2] for ending in run.endings()] == [("failed", True), ("completed", False)]
+    assert len({event.text("job_id") for event in run.events("job_started")}) == 1
+    assert run.lost() < 10
+
+
+def test_where_srun_dies_too_the_ranks_are_started_again_in_the_allocation(start: Start) -> None:
+    run = start(STEPS)
+    run.until_step(15)
+    batch = _batch(run)
+    _kill(batch["supervisor"] + batch["srun"])
+    assert run.ended() == "COMPLETED"
+    assert run.endings()[0] == ("node-failure", True, False, "allocation")
+    assert [event.integer("attempt") for event in run.events("job_started")] == [0, 1]
+    assert not run.events("requeue")
+    assert run.lost() < 10
+
+
+@pytest.mark.parametrize("nodes", [1, pytest.param(2, marks=pytest.mark.soak)])
+def test_a_batch_step_killed_whole_is_brought_back_by_the_ranks_agent(
+    start: Start, nodes: int
+) -> None:
+    run = start(STEPS, resources={"nodes": nodes})
+    run.until_step(15)
+    batch = _batch(run)
+    _kill([*batch["shell"], *batch["supervisor"], *batch["srun"]])
+    job = run.job
+    assert run.ended() == "COMPLETED"
+    assert [event.text("job_id") for event in run.events("job_started")] == [job, job]
+    assert len(run.events("requeue")) == 1
+    assert run.endings()[0] == ("node-failure", True, False, "requeue")
+    assert run.lost() < 10
+
+
+def test_a_job_cancelled_without_its_supervisor_stays_cancelled(start: Start) -> None:
+    run = start({"steps": 10000})
+    run.until_step(15)
+    _kill(_batch(run)["supervisor"])
+    subprocess.run(["scancel", run.job], check=True)
+    assert run.ended() == "CANCELLED"
+    assert not run.events("requeue")
+    assert len(run.events("job_started")) == 1
