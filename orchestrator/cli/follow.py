@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 
 from orchestrator.cli.bottom_line import BottomLine
 from orchestrator.cli.errors import tell
-from orchestrator.cli.last_words import last_words
+from orchestrator.cli.last_words import last_words, reason
 from orchestrator.cli.output import coloured, duration, next_commands, note, paint
 from orchestrator.cli.progress import Style, progress_bar, progress_line, rate
 from orchestrator.logs.follow import Follower
 from orchestrator.logs.line import MARK, Entry
-from orchestrator.logs.metrics import MetricsTail, Progress
-from orchestrator.logs.select import Selection
+from orchestrator.logs.reader import START, Position
+from orchestrator.logs.seek import offset_of_last
+from orchestrator.logs.select import RankLog, Selection
 from orchestrator.logs.text import TextLines
 from orchestrator.logs.watch import Watch
+from orchestrator.metrics.tail import MetricsTail, Progress
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.observe import Observed
 from orchestrator.runs.state import State
@@ -27,14 +29,15 @@ PLAIN_SECONDS = 5.0
 """Between two lines of progress where no line can be redrawn."""
 
 
-def follow(layout: RunLayout) -> int:
-    """Show a run until it has ended; 0 if it completed, 1 if not, 130 for Ctrl-C.
+def follow(layout: RunLayout, first_attempt: int = 0) -> int:
+    """Show a run, from that attempt on, until it has ended; 0 if it completed, 1 if not, 130 for
+    Ctrl-C.
 
     Ctrl-C ends the showing, not the run. Raises UserError where the run cannot be read.
     """
     line = BottomLine()
     try:
-        return _tell_end(*_watch_run(layout, line))
+        return _tell_end(*_watch_run(layout, line, first_attempt))
     except KeyboardInterrupt:
         line.clear()
         note(f"\n{layout.run_id} goes on without you.")
@@ -47,9 +50,15 @@ def follow(layout: RunLayout) -> int:
         line.clear()
 
 
-def _watch_run(layout: RunLayout, line: BottomLine) -> tuple[Observed, MetricsTail]:
+def _watch_run(
+    layout: RunLayout, line: BottomLine, first_attempt: int
+) -> tuple[Observed, MetricsTail]:
     watch, metrics = Watch(layout), MetricsTail(layout)
-    follower = Follower(layout, Selection())
+
+    def start(log: RankLog) -> Position:
+        return START if log.attempt >= first_attempt else offset_of_last(log.path, 0)
+
+    follower = Follower(layout, Selection(), start=start)
     lines = TextLines(follower.logs, colour=coloured(sys.stdout))
     view = _View(line, metrics)
     for batches in (follower.history(), follower.follow(watch.end)):
@@ -126,7 +135,7 @@ def head(run: Observed | None, now: float) -> str:
 def _tell_end(run: Observed, metrics: MetricsTail) -> int:
     run_id, state = run.record.run_id, run.state
     completed = state.state is State.COMPLETED
-    words = f"{run_id} {state.state.value}{_took(run)}: {state.reason}"
+    words = f"{run_id} {state.state.value}{_took(run)}: {reason(run)}"
     if completed:
         note(words.replace("completed", paint("completed", "green", stream=sys.stderr), 1))
     else:
@@ -136,7 +145,8 @@ def _tell_end(run: Observed, metrics: MetricsTail) -> int:
     _tell_result(metrics)
     note(f"files: {run.layout.root}")
     rank = f" --rank {state.failure.rank}" if state.failure else ""
-    next_commands(f"ptx status {run_id}", f"ptx logs {run_id}{rank}")
+    first = f"ptx status {run_id}" if completed else f"ptx why {run_id}"
+    next_commands(first, f"ptx logs {run_id}{rank}")
     return 0 if completed else 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from orchestrator.errors import UserError
 from orchestrator.logs.screen import plain
 from orchestrator.logs.silence import other_logs
 from orchestrator.runs.observe import Observed
@@ -13,6 +14,20 @@ from orchestrator.runs.state import State
 SHOWN_LINES = 10
 SHOWN_WIDTH = 400
 """Characters of a line; `ptx logs` shows all of it."""
+
+
+def reason(run: Observed) -> str:
+    """Why a run is as it is; of one that failed, the verdict of `ptx why` in one sentence."""
+    from orchestrator.diagnose.why import why
+
+    state = run.state
+    if not state.state.ended or state.state in (State.COMPLETED, State.CANCELLED):
+        return state.reason
+    try:
+        verdict = why(run)
+    except UserError:  # rules of one's own that cannot be read; `ptx why` says so
+        return state.reason
+    return verdict.sentence if verdict.kind == "failed" else state.reason
 
 
 def last_words(run: Observed) -> str:

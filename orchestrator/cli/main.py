@@ -58,11 +58,23 @@ def _run(arguments: list[str], *, as_json: bool) -> int:
         return report_usage(error, as_json=as_json)
     except typer.Exit as end:
         return end.exit_code
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a full disk, a file that is gone, a permission that is missing
+        return report(_of_the_system(error), as_json=as_json)
     except KeyboardInterrupt:
         if not as_json:
             note("interrupted")
         return INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+def _of_the_system(error: OSError) -> UserError:
+    where = f" {error.filename}:" if error.filename is not None else ""
+    return UserError(
+        f"The system says:{where} {error.strerror or error}.",
+        hint="Is the disk full, the folder gone, or somebody else's?",
+    )
 
 
 def _invoke(arguments: list[str]) -> object:

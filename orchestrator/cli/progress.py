@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from orchestrator.cli.output import duration
-from orchestrator.logs.metrics import Progress
+from orchestrator.metrics.tail import Progress
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _TREND = 12

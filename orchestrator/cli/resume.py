@@ -11,7 +11,7 @@ from orchestrator.cli.checkpoints_text import folder_fields, strategy_words
 from orchestrator.cli.options import Json, RunArgument, Runs, only_root
 from orchestrator.cli.output import emit, emit_json, next_commands, note
 from orchestrator.cli.spec_options import Nodes, Settings
-from orchestrator.cli.submit import warn
+from orchestrator.cli.submit import refuse_together, warn
 from orchestrator.preparation import Choices
 from orchestrator.resumption import Resumption, prepare_resumption
 from orchestrator.runs.registry import name_of, resolve
@@ -33,6 +33,9 @@ def resume(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print everything that would run, and stop.")
     ] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Watch it; Ctrl-C leaves it running.")
+    ] = False,
     runs: Runs = None,
     as_json: Json = False,
 ) -> int:
@@ -43,10 +46,11 @@ def resume(
 
     \b
     Examples:
-      ptx resume @last
+      ptx resume @last --follow
       ptx resume ddp-9x --from 2000 --set training.optimizer.lr=1e-4
       ptx resume ddp-9x --nodes 4 --set strategy=fsdp
     """
+    refuse_together(follow=follow, dry_run=dry_run, as_json=as_json)
     layout = resolve(run, root=only_root(runs))
     choices = Choices(nodes=nodes, settings=tuple(setting or ()))
     prepared = prepare_resumption(layout, choices, from_step)
@@ -64,6 +68,10 @@ def resume(
     emit(layout.run_id)
     name = name_of(layout)
     next_commands(f"ptx status {name}", f"ptx logs {name} --follow", f"ptx cancel {name}")
+    if follow:
+        from orchestrator.cli.follow import follow as watch
+
+        return watch(layout, prepared.attempt)
     return 0
 
 

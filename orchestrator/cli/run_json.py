@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
+import math
 import time
+from pathlib import Path
 from typing import Any
 
 from orchestrator.runs.attempts import Attempt, history, restarts, resumed
 from orchestrator.runs.goodput import Goodput, goodput, reports
+from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.observe import Observed
 from orchestrator.runs.records import read_last_metrics, read_metrics
+from orchestrator.runs.row import RunRow, row_of
 from orchestrator.runs.state import Failure, NodeState
 
 
-def run_summary(run: Observed) -> dict[str, Any]:
+def run_summary(row: RunRow) -> dict[str, Any]:
     """One row of the table. Times in epoch seconds."""
-    state, record = run.state, run.record
     return {
-        "run_id": record.run_id,
-        "name": record.name,
-        "state": state.state.value,
-        "reason": state.reason,
-        "created": record.created,
-        "submitted": state.submitted,
-        "started": state.started,
-        "ended": state.ended,
-        "scheduler": record.scheduler,
-        "launcher": record.launcher,
-        "job_id": state.job_id,
-        "attempt": newest_attempt(run),
-        "nodes": record.nodes,
-        "procs_per_node": record.procs_per_node,
-        "world_size": record.world_size,
-        "metrics": _metrics(run),
-        "run_dir": str(run.layout.root),
+        "run_id": row.run_id,
+        "name": row.name,
+        "state": row.state,
+        "reason": row.reason,
+        "created": row.created,
+        "submitted": row.submitted,
+        "started": row.started,
+        "ended": row.ended,
+        "scheduler": row.scheduler,
+        "launcher": row.launcher,
+        "job_id": row.job_id,
+        "attempt": max(row.attempts, default=None),
+        "nodes": row.nodes,
+        "procs_per_node": row.procs_per_node,
+        "world_size": row.world_size,
+        "metrics": _metrics(row),
+        "run_dir": row.path,
     }
 
 
@@ -40,7 +43,7 @@ def run_details(run: Observed) -> dict[str, Any]:
     """Everything about one run."""
     layout, record, state = run.layout, run.record, run.state
     return {
-        **run_summary(run),
+        **run_summary(row_of(run)),
         "user": record.user,
         "host": record.host,
         "spec_path": record.spec_path,
@@ -77,13 +80,23 @@ def run_goodput(run: Observed, now: float) -> Goodput | None:
     return goodput(measured, end - attempts[0].started)
 
 
-def _metrics(run: Observed) -> dict[str, Any] | None:
+def _metrics(row: RunRow) -> dict[str, Any] | None:
     """The last record of the newest attempt that left one."""
-    for attempt in reversed(run.state.attempts):
-        metrics = read_last_metrics(run.layout, attempt)
+    layout = RunLayout(Path(row.path))
+    for attempt in reversed(row.attempts):
+        metrics = read_last_metrics(layout, attempt)
         if metrics is not None:
-            return {k: v for k, v in metrics.items() if k != "v"}
+            return {key: _finite(value) for key, value in metrics.items() if key != "v"}
     return None
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no word for a loss that is no number."""
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.cli.attempt_table import attempt_table, goodput_words, restart_words
-from orchestrator.cli.last_words import last_words
+from orchestrator.cli.disk import full_disk_words
+from orchestrator.cli.last_words import last_words, reason
 from orchestrator.cli.output import duration, paint, paint_state, size, table
 from orchestrator.cli.progress import rate
 from orchestrator.cli.run_json import run_goodput
@@ -40,7 +41,7 @@ def _head(run: Observed, metrics: Mapping[str, Any] | None, now: float) -> str:
     job = f", job {state.job_id}" if state.job_id else ""
     lines = [
         ("run", f"{record.run_id}  {paint_state(state.state.value)}"),
-        ("", state.reason if state.words != state.state.value else ""),
+        ("", reason(run) if state.words != state.state.value else ""),
         ("spec", printable(record.spec_path)),
         ("on", f"{record.scheduler}{job}, {record.launcher}"),
         ("size", _size(record.nodes, record.procs_per_node)),
@@ -54,6 +55,8 @@ def _head(run: Observed, metrics: Mapping[str, Any] | None, now: float) -> str:
     kept = run_goodput(run, now)
     if kept is not None:
         lines.append(("training", goodput_words(kept)))
+    if not state.final:
+        lines.append(("disk", full_disk_words(run.layout.root)))
     return "\n".join(f"{paint(label.ljust(9), 'dim')} {text}" for label, text in lines if text)
 
 

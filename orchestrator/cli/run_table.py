@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.cli.output import duration, table, terminal_columns
-from orchestrator.runs.state import RunState
 
 LAUNCHER = 3
 ROOMY = 100
@@ -24,14 +23,6 @@ def run_table(runs: Sequence[Mapping[str, Any]], now: float) -> str:
         told.remove(LAUNCHER)
     chosen = [[row[column] for column in told] for row in rows]
     return table([HEADER[column] for column in told], chosen, state_column=1)
-
-
-def brief(state: RunState) -> str:
-    """The reason with what matters first: the rest of a long line is cut."""
-    failure = state.failure
-    if failure is None or not failure.message or not state.reason.startswith("Rank "):
-        return state.reason
-    return f"Rank {failure.rank}: {failure.message}"
 
 
 def _row(run: Mapping[str, Any], now: float) -> tuple[str, ...]:

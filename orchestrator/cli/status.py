@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import Json, Runs, only_root
+from orchestrator.cli import run_list, watching
+from orchestrator.cli.options import Json, Runs, only_root, seconds
 from orchestrator.cli.output import emit, emit_json, next_commands, note
-from orchestrator.cli.run_json import run_details, run_summary
+from orchestrator.cli.run_choice import SORTS, Choice, parse_states
+from orchestrator.cli.run_json import run_details
 from orchestrator.errors import UserError
-from orchestrator.runs.observe import Observed, observe, observe_one
-from orchestrator.runs.registry import all_runs, name_of, resolve
-from orchestrator.runs.root import runs_root
+from orchestrator.runs.layout import RunLayout
+from orchestrator.runs.observe import Observed, Observer
+from orchestrator.runs.registry import name_of, resolve
 from orchestrator.runs.state import State
 
-SHOWN_ROWS = 30
-"""On a terminal; elsewhere every run is shown."""
+WATCH_SECONDS = "30s"
+"""A scheduler that many share is asked this often."""
 
 
 def status(
@@ -30,72 +32,130 @@ def status(
             metavar="[RUN]", help="Run id, a prefix of one, @last, @last~1, or a run folder's path."
         ),
     ] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--state", metavar="STATE", help="Such as failed; failed,cancelled; live; ended."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="TEXT", help="A part of the run id, or a pattern with *."),
+    ] = None,
+    spec: Annotated[
+        str | None,
+        typer.Option("--spec", metavar="TEXT", help="A part of the spec's path, or a pattern."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="TIME", help="Submitted within the last 90m, 2h, 7d."),
+    ] = None,
+    sort: Annotated[
+        str, typer.Option("--sort", metavar="KEY", help=f"By {', '.join(SORTS)}.")
+    ] = "age",
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", metavar="N", min=1, help="Show at most N runs."),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", "-a", help="Show every run, on a terminal too.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it again and again, until Ctrl-C.")
+    ] = False,
+    every: Annotated[
+        str | None,
+        typer.Option("--every", metavar="TIME", help="With --watch, how often. Default: 30s."),
+    ] = None,
     runs: Runs = None,
     as_json: Json = False,
 ) -> None:
     """Show all runs in a table, or everything about one.
 
+    A terminal gets the live runs and the newest, and how many more there are.
+
     \b
     Examples:
       ptx status
-      ptx status @last
+      ptx status @last --watch
+      ptx status --state failed --since 2d
+      ptx status --name 'llama*' --sort size --all
       ptx status quickstart-4f --json
     """
+    if every is not None and not watch:
+        raise UserError("--every says how often --watch looks.", hint="Add --watch.")
+    pause = seconds(every or WATCH_SECONDS, "--every")
+    if pause < 1:
+        raise UserError(f"--every {every} is too often.", hint="At least 1s: others ask, too.")
     if run is None:
-        _table(runs, as_json=as_json)
-    else:
-        _page(run, runs, as_json=as_json)
-
-
-def _table(runs: str | None, *, as_json: bool) -> None:
-    known = all_runs(root=only_root(runs))
-    shown = known[:SHOWN_ROWS] if sys.stdout.isatty() and not as_json else known
-    look = observe(shown)
-    _tell_troubles(look.troubles)
-    rows = [run_summary(run) for run in look.runs]
-    if not rows:
-        _check_readable(runs_root(runs))
-    if as_json:
-        emit_json({"runs": rows})
+        choice = replace(
+            _choice(state, name, spec, since, sort), limit=limit, everything=everything
+        )
+        _table(only_root(runs), choice, pause if watch else None, as_json=as_json)
         return
-    if not rows:
-        note("There are no runs yet.")
-        next_commands("ptx submit jobs/quickstart.yaml --follow")
-        return
-    from orchestrator.cli.run_table import brief, run_table
-
-    told = [{**row, "reason": brief(run.state)} for row, run in zip(rows, look.runs, strict=True)]
-    emit(run_table(told, time.time()))
-    if len(known) > len(shown):
-        note(f"… and {len(known) - len(shown)} older runs; `ptx status | less` shows all of them.")
-    next_commands(f"ptx status {rows[0]['run_id']}")
-
-
-def _check_readable(folder: Path) -> None:
-    """Nothing to be seen is not the same as nothing there. Raises UserError."""
-    try:
-        os.listdir(folder)  # noqa: PTH208 - the error is wanted at once
-    except FileNotFoundError:
-        return
-    except OSError as error:
+    if state or name or spec or since or everything or limit:
         raise UserError(
-            f"The folder for runs, {folder}, cannot be read: {error.strerror}.",
-            hint="Choose another one with --runs DIR or PTX_RUNS.",
-        ) from error
+            "These options choose among all runs, and RUN names one.", hint="Leave one out."
+        )
+    _page(resolve(run, root=only_root(runs)), pause if watch else None, as_json=as_json)
 
 
-def _page(text: str, runs: str | None, *, as_json: bool) -> None:
-    layout = resolve(text, root=only_root(runs))
-    run, troubles = observe_one(layout)
-    _tell_troubles(troubles)
-    details = run_details(run)
-    if as_json:
-        emit_json(details)
-        return
+def _choice(
+    states: list[str] | None, name: str | None, spec: str | None, since: str | None, sort: str
+) -> Choice:
+    if sort not in SORTS:
+        raise UserError(f"--sort {sort!r} is no key.", hint=f"There are {', '.join(SORTS)}.")
+    return Choice(
+        states=parse_states(states or ()),
+        name=name,
+        spec=spec,
+        since=None if since is None else time.time() - seconds(since, "--since"),
+        sort=sort,
+    )
+
+
+def _table(root: Path | None, choice: Choice, pause: float | None, *, as_json: bool) -> None:
+    if pause is None:
+        run_list.show(root, choice, as_json=as_json)
+    elif as_json:
+        while True:
+            run_list.show(root, choice, as_json=True)
+            sys.stdout.flush()
+            time.sleep(pause)
+    else:
+        watching.watch(lambda: (run_list.picture(root, choice), False), pause)
+
+
+def _page(layout: RunLayout, pause: float | None, *, as_json: bool) -> None:
+    observer = Observer(layout)
+    if pause is None:
+        run, troubles = observer.look()
+        _tell_troubles(troubles)
+        if as_json:
+            emit_json(run_details(run))
+            return
+        emit(_run_page(run))
+        next_commands(*_what_now(run))
+    elif as_json:
+        while not (run := observer.look()[0]).state.final:
+            emit_json(run_details(run))
+            sys.stdout.flush()
+            time.sleep(pause)
+        emit_json(run_details(run))
+    else:
+        watching.watch(lambda: _picture(observer), pause)
+
+
+def _run_page(run: Observed) -> str:
     from orchestrator.cli.run_page import run_page
 
-    emit(run_page(run, details["metrics"], time.time()))
-    next_commands(*_what_now(run))
+    return run_page(run, run_details(run)["metrics"], time.time())
+
+
+def _picture(observer: Observer) -> tuple[str, bool]:
+    run, troubles = observer.look()
+    warnings = [f"warning: {trouble}" for trouble in troubles]
+    return "\n".join([*warnings, _run_page(run)]), run.state.final
 
 
 def _tell_troubles(troubles: tuple[str, ...]) -> None:
@@ -116,7 +176,10 @@ def _how_to_go_on(run: Observed) -> list[str]:
 def _has_saved(run: Observed) -> bool:
     from orchestrator.checkpoints.names import committed_folders
 
-    return bool(committed_folders(run.layout.checkpoints))
+    try:
+        return bool(committed_folders(run.layout.checkpoints))
+    except OSError:  # what cannot be looked at is told by the commands that need it
+        return False
 
 
 def _where_to_look(run: Observed) -> list[str]:

@@ -50,9 +50,7 @@ def submit(
       ptx submit job.yaml --scheduler slurm --nodes 4 --gpus 8 --set training.micro_batch=16
       ptx submit jobs/llama_lora_zero3.yaml --nodes 2 --dry-run
     """
-    if follow and (dry_run or as_json):
-        other = "--dry-run" if dry_run else "--json"
-        raise UserError(f"--follow and {other} do not go together.", hint="Leave one of them out.")
+    refuse_together(follow=follow, dry_run=dry_run, as_json=as_json)
     choices = Choices(nodes, gpus, launcher, scheduler, name, tuple(setting or ()))
     prepared = prepare(spec_path(spec), choices, runs_root(runs), run_id)
     warn(prepared)
@@ -68,6 +66,13 @@ def submit(
     return 0
 
 
+def refuse_together(*, follow: bool, dry_run: bool, as_json: bool) -> None:
+    """Raise UserError for options that contradict each other."""
+    if follow and (dry_run or as_json):
+        other = "--dry-run" if dry_run else "--json"
+        raise UserError(f"--follow and {other} do not go together.", hint="Leave one of them out.")
+
+
 def _hand_over(prepared: Prepared) -> str:
     # A dry run writes nothing, and need not wait for what does.
     from orchestrator.submission import submit as hand_over
@@ -78,14 +83,11 @@ def _hand_over(prepared: Prepared) -> str:
 def warn(prepared: Prepared) -> None:
     for warning in prepared.loaded.warnings:
         note(warning.text())
-    effects = prepared.effects
-    if effects.ignored:
-        note(f"note: these settings have no effect yet: {', '.join(effects.ignored)}")
-    if effects.unread:
+    if prepared.unread:
         note(
             f"note: {prepared.loaded.spec.entrypoint.script} does not use ptx's training library, "
             "so it must itself read these from the file that PTX_PLAN names: "
-            + ", ".join(effects.unread)
+            + ", ".join(prepared.unread)
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -38,13 +39,16 @@ def validate(
 
 
 def _validate(text: str, settings: list[str], *, as_json: bool) -> dict[str, Any]:
+    from orchestrator.runs.root import runs_root
+    from orchestrator.saves import save_of_name
     from orchestrator.spec.diagnostics import Diagnostic, SpecError
     from orchestrator.spec.loader import load
 
     found: tuple[Diagnostic, ...] = ()
     error: UserError | None = None
     try:
-        found = load(spec_path(text), settings).warnings
+        save = partial(save_of_name, runs_root())
+        found = load(spec_path(text), settings, save=save).warnings
     except SpecError as wrong:
         found, error = wrong.diagnostics, wrong
     except UserError as wrong:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.errors import error_fields
+from orchestrator.cli.last_words import reason
 from orchestrator.cli.options import Json, RunArgument, Runs, only_root, seconds
 from orchestrator.cli.output import emit, emit_json, next_commands, note
 from orchestrator.cli.run_json import run_details
@@ -66,7 +67,8 @@ def _tell_end(run: Observed, *, as_json: bool) -> int:
             emit(f"{run_id} completed: {state.reason}")
             next_commands(f"ptx status {name}")
         return 0
-    error = JobFailed(f"{run_id} {state.words}", hint=f"`ptx status {name}` shows more.")
+    words = f"{run_id} {state.state.value}: {reason(run)}"
+    error = JobFailed(words, hint=f"`ptx why {name}` shows more.")
     if not as_json:
         raise error
     emit_json({**run_details(run), "error": error_fields(error)})

@@ -6,13 +6,17 @@ import textwrap
 from typing import Any
 
 from orchestrator.cli.output import paint, paint_state, terminal_columns
-from orchestrator.diagnose.verdict import Before, Evidence, First, Others, Verdict
+from orchestrator.diagnose.performance import Finding
+from orchestrator.diagnose.verdict import Before, Evidence, First, Others, Stand, Verdict
 from orchestrator.logs.screen import plain
 from orchestrator.logs.select import spoken
 from orchestrator.runs.observe import Observed
 from orchestrator.runs.words import printable
 
 _LABEL = 10
+_MOST_STANDS = 16
+_FEW = 8
+"""Ranks at one place that are named, and not only counted."""
 _SHOWN_WIDTH = 300
 """Characters of a line of evidence; `ptx logs` shows all of it."""
 
@@ -24,8 +28,10 @@ def why_page(run: Observed, verdict: Verdict) -> str:
         ("class", _class(verdict)),
         ("cause", "" if _said_already(verdict) else verdict.cause),
         ("do", verdict.next),
+        *_stands(verdict.stands),
         *_evidence(verdict.evidence),
         *_others(verdict.others),
+        *_findings(verdict.findings),
     ]
     if verdict.before:
         rows.append(("before", f"attempt {verdict.before.attempt}: {verdict.before.sentence}"))
@@ -54,9 +60,30 @@ def _evidence(evidence: tuple[Evidence, ...]) -> list[tuple[str, str]]:
     return rows
 
 
+def _stands(stands: tuple[Stand, ...]) -> list[tuple[str, str]]:
+    """`63 ranks: all_reduce, loop.py:88`."""
+    lines = []
+    for one in stands[:_MOST_STANDS]:
+        many = f"{len(one.ranks)} ranks" if len(one.ranks) > 1 else "1 rank"
+        where = f", {one.path.rsplit('/', 1)[-1]}:{one.line}" if one.path else ""
+        who = f" (rank {spoken(one.ranks)})" if one.stopped or len(one.ranks) <= _FEW else ""
+        lines.append(f"{many}{who}: {one.call or 'left no stack'}{where}")
+    more = sum(len(one.ranks) for one in stands[_MOST_STANDS:])
+    lines += [f"… and {more} more ranks elsewhere"] if more else []
+    return [("stood", "\n".join(lines))] if lines else []
+
+
 def _others(others: tuple[Others, ...]) -> list[tuple[str, str]]:
     told = [f"rank {spoken(group.ranks)}: {group.what}" for group in others]
     return [("after it", "\n".join(told))] if told else []
+
+
+def _findings(found: tuple[Finding, ...]) -> list[tuple[str, str]]:
+    rows = []
+    for one in found:
+        rows += [("slow", one.sentence), ("do", one.next)]
+        rows += [("", text) for _, text in _evidence(one.evidence)]
+    return rows
 
 
 def _cut(line: str) -> str:
@@ -89,14 +116,38 @@ def why_fields(run: Observed, verdict: Verdict) -> dict[str, Any]:
         "rule": verdict.rule or None,
         "cause": verdict.cause or None,
         "next": verdict.next or None,
-        "evidence": [
-            {"path": one.path, "line": one.line, "text": plain(one.text), "rank": one.rank}
-            for one in verdict.evidence
-        ],
+        "evidence": [_evidence_fields(one) for one in verdict.evidence],
         "others": [{"what": group.what, "ranks": list(group.ranks)} for group in verdict.others],
         "unsure": list(verdict.unsure),
+        "stands": [
+            {
+                "ranks": list(one.ranks),
+                "call": one.call or None,
+                "path": one.path or None,
+                "line": one.line,
+                "stopped": one.stopped,
+            }
+            for one in verdict.stands
+        ],
+        "findings": [
+            {
+                "kind": one.kind,
+                "sentence": one.sentence,
+                "cause": one.cause,
+                "next": one.next,
+                "attempt": one.attempt,
+                "ranks": list(one.ranks),
+                "nodes": list(one.nodes),
+                "evidence": [_evidence_fields(row) for row in one.evidence],
+            }
+            for one in verdict.findings
+        ],
         "before": _before(verdict.before),
     }
+
+
+def _evidence_fields(one: Evidence) -> dict[str, Any]:
+    return {"path": one.path, "line": one.line, "text": plain(one.text), "rank": one.rank}
 
 
 def _before(before: Before | None) -> dict[str, Any] | None:

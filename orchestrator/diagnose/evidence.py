@@ -9,17 +9,17 @@ from orchestrator.diagnose.match import Match
 from orchestrator.diagnose.root import Case, Root
 from orchestrator.diagnose.stacks import main_stack, own_frame
 from orchestrator.diagnose.tail import Tail
-from orchestrator.diagnose.verdict import Evidence, Others
+from orchestrator.diagnose.verdict import Evidence, First, Others
 from orchestrator.diagnose.witness import Witness
 
 _FRAME = re.compile(r'^ +File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in .*)?$')
+_MESSAGE = 300
 _LIBRARY = re.compile(r"/(?:site|dist)-packages/|/lib/python3\.\d+/|^<")
 
 
 def evidence_of(case: Case, root: Root, speaker: Witness) -> tuple[Evidence, ...]:
     """What the speaker said, where in the person's code, and where the root itself stood."""
-    stack = _stack(case, speaker) if speaker.node_reason == "hang" else []
-    rows = [*(stack or _said(case, speaker)), *_own_code(speaker)]
+    rows = [*_said(case, speaker), *_own_code(speaker)]
     if root.first is not speaker:
         rows += _stack(case, root.first) or _said(case, root.first)
     return tuple(rows)
@@ -39,6 +39,35 @@ def others_of(found: Sequence[Witness], root: Root) -> tuple[Others, ...]:
             groups.setdefault(_became(one, root), []).append(one.rank)
     rows = [Others(what, tuple(sorted(ranks))) for what, ranks in groups.items()]
     return tuple(sorted(rows, key=lambda row: (-len(row.ranks), row.what)))
+
+
+def first_of(witness: Witness) -> First:
+    """The rank that began it."""
+    record = witness.record
+    lines = [line for line in (record.last_lines if record else ()) if line.strip()]
+    message = record.exception_message if record else ""
+    kind = record.exception_type if record else ""
+    said = (
+        f"{kind}: {message}".removesuffix(": ") if kind else witness.reported or (lines or [""])[-1]
+    )
+    if witness.led_to:
+        kind, said = witness.led_to.partition(":")[0], witness.led_to
+    return First(
+        witness.rank,
+        witness.node,
+        witness.host,
+        record.device if record else "",
+        witness.code if witness.code is not None and witness.code >= 0 else None,
+        witness.signal,
+        kind,
+        _short(said),
+        record.ended if record else None,
+    )
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _MESSAGE else f"{line[: _MESSAGE - 1]}…"
 
 
 def _became(witness: Witness, root: Root) -> str:

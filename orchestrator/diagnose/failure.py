@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterable, Sequence
 
-from orchestrator.diagnose.evidence import evidence_of, line_of, others_of
+from orchestrator.diagnose import hang
+from orchestrator.diagnose.evidence import evidence_of, first_of, line_of, others_of
 from orchestrator.diagnose.match import Ending, Match, explain
-from orchestrator.diagnose.root import Case, Root, find_root, find_stuck
+from orchestrator.diagnose.recorder import stands
+from orchestrator.diagnose.root import Case, Root, find_root
 from orchestrator.diagnose.rules import Rule
 from orchestrator.diagnose.tail import Tail, read_tail
-from orchestrator.diagnose.verdict import First, Others, Verdict
+from orchestrator.diagnose.verdict import Stand, Verdict
 from orchestrator.diagnose.witness import Witness, witnesses
 from orchestrator.runs.observe import Observed
 from orchestrator.runs.state import RunState, State
@@ -18,7 +19,6 @@ from orchestrator.runs.words import exit_words, is_launch_reason, sentence
 
 _BY_SCHEDULER = (State.OUT_OF_MEMORY, State.TIME_LIMIT, State.PREEMPTED, State.NODE_FAILURE)
 _MOST_NODES = 16
-_MESSAGE = 300
 
 
 def of_attempt(run: Observed, state: RunState, rules: tuple[Rule, ...]) -> Verdict:
@@ -27,7 +27,7 @@ def of_attempt(run: Observed, state: RunState, rules: tuple[Rule, ...]) -> Verdi
     case = Case(run.layout, state.attempt, state.nodes, run.record.world_size, rules)
     found = witnesses(run.layout, state.attempt, state.nodes, rules)
     if any(node.reason == "hang" for node in state.nodes):
-        return _hang(case, state, found)
+        return hang.verdict(case, found)
     root = find_root(case, found)
     told = _by_scheduler(state, rules)
     if told is not None and not _says_so_itself(state, root):
@@ -37,36 +37,15 @@ def of_attempt(run: Observed, state: RunState, rules: tuple[Rule, ...]) -> Verdi
     return _by_rank(case, state, root, found)
 
 
-def _hang(case: Case, state: RunState, found: Sequence[Witness]) -> Verdict:
-    """The agent ended ranks that made no step: their stacks say for whom they waited."""
-    root = find_stuck(case, found)
-    if root is not None:
-        return _by_rank(case, state, root, found)
-    node = next(node for node in state.nodes if node.reason == "hang")
-    match = explain(case.rules, Ending(signal=signal.SIGABRT, ended="hang"))
-    said = node.message or (match.cause if match else "")
-    return Verdict(
-        "failed",
-        "hang",
-        sentence(f"node {node.node} ({node.host}): {said}"),
-        case.attempt,
-        node=node.node,
-        rule=match.rule.id if match else "",
-        cause=sentence(match.cause) if match else "",
-        next=match.rule.next if match else "",
-        others=(Others("ended without a stack", tuple(sorted(one.rank for one in found))),),
-    )
-
-
 def _by_rank(case: Case, state: RunState, root: Root, found: Sequence[Witness]) -> Verdict:
     speaker = root.heard or root.first
     match, elsewhere = speaker.match, None
-    if match is None or not match.text:
+    if match is None or not match.text or match.rule.vague:
         elsewhere = _elsewhere(case, root.first.node)
     if elsewhere is not None:
         match = elsewhere[1]
     named = match.rule.state if match else _class_of(state)
-    first = _first(root.first)
+    first = first_of(root.first)
     cause = match.cause if match else ""
     words = [_blame(root), cause or first.message]
     evidence = evidence_of(case, root, speaker)
@@ -85,7 +64,15 @@ def _by_rank(case: Case, state: RunState, root: Root, found: Sequence[Witness]) 
         evidence,
         others_of(found, root),
         unsure=root.unsure,
+        stands=_stands(case, root, speaker),
     )
+
+
+def _stands(case: Case, root: Root, speaker: Witness) -> tuple[Stand, ...]:
+    """Of ranks that waited for each other in vain: their last collectives, where recorded."""
+    if speaker.match is None or not speaker.match.rule.of_another:
+        return ()
+    return stands(case.recorded, (root.first.rank, *root.unsure))
 
 
 def _class_of(state: RunState) -> str:
@@ -100,32 +87,6 @@ def _blame(root: Root) -> str:
         also = f", or one of {len(root.unsure)} more" if root.unsure else ""
         return f"rank {first.rank}{where}{also}"
     return f"rank {first.rank}{where} {exit_words(first.code)}"
-
-
-def _first(witness: Witness) -> First:
-    record = witness.record
-    lines = [line for line in (record.last_lines if record else ()) if line.strip()]
-    message = record.exception_message if record else ""
-    kind = record.exception_type if record else ""
-    said = f"{kind}: {message}".removesuffix(": ") if kind else (lines[-1] if lines else "")
-    if witness.led_to:
-        kind, said = witness.led_to.partition(":")[0], witness.led_to
-    return First(
-        witness.rank,
-        witness.node,
-        witness.host,
-        record.device if record else "",
-        witness.code if witness.code is not None and witness.code >= 0 else None,
-        witness.signal,
-        kind,
-        _short(said),
-        record.ended if record else None,
-    )
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _MESSAGE else f"{line[: _MESSAGE - 1]}…"
 
 
 def _by_scheduler(state: RunState, rules: Iterable[Rule]) -> Match | None:
@@ -164,7 +125,7 @@ def _scheduled(case: Case, state: RunState, told: Match, victim: Witness | None)
         state.state.value,
         sentence(f"{blamed}{told.cause}"),
         case.attempt,
-        _first(victim) if victim else None,
+        first_of(victim) if victim else None,
         node,
         told.rule.id,
         sentence(told.cause),
@@ -201,7 +162,7 @@ def _by_launcher(run: Observed, case: Case, state: RunState, root: Root | None) 
         state.state.value,
         state.words if state.state is State.UNKNOWN else state.reason,
         case.attempt,
-        _first(root.first) if root else None,
+        first_of(root.first) if root else None,
         failed[0].node if failed else root.first.node if root else None,
         match_root.rule.id if match_root else "",
         sentence(match_root.cause) if match_root else "",

@@ -7,10 +7,12 @@ import re
 
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.process import host_name
+from orchestrator.runs.reading import read_bytes
 
 NEARLY = 0.8
 """Of the limit: a rank that is killed while it asks for more has not got it yet."""
 _MEMORY = re.compile(r"^#SBATCH --mem=(\d+)([KMGT]?)\b", re.MULTILINE)
+_SCRIPT_BYTES = 1 << 20
 _UNITS = {"K": 1 << 10, "": 1 << 20, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 """SLURM's sbatch: megabytes where no unit is written."""
 
@@ -18,7 +20,7 @@ _UNITS = {"K": 1 << 10, "": 1 << 20, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 def limit(layout: RunLayout, host: str) -> int | None:
     """Bytes of a node: what the job asked for, else what this machine has if that is the node."""
     try:
-        found = _MEMORY.search((layout.bundle / "job.sbatch").read_text(encoding="utf-8"))
+        found = _MEMORY.search(read_bytes(layout.bundle / "job.sbatch", _SCRIPT_BYTES).decode())
     except (OSError, UnicodeDecodeError):
         found = None
     if found is not None:

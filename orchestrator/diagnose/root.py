@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from orchestrator.diagnose.match import Ending, explain
+from orchestrator.diagnose.recorder import Last, behind, recorded
 from orchestrator.diagnose.rules import Rule
-from orchestrator.diagnose.stacks import collective_call, outside_collectives
+from orchestrator.diagnose.stacks import collective_call, place, stopped_ranks
 from orchestrator.diagnose.witness import TOLD, Witness, with_log
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.state import NodeState
@@ -33,6 +35,11 @@ class Case:
     def with_tail(self, witness: Witness) -> Witness:
         """Its log is to be shown; what explains it is known."""
         return replace(self.with_log(witness), match=witness.match)
+
+    @cached_property
+    def recorded(self) -> list[Last]:
+        """What flight recorders left; only collectives that timed out leave anything."""
+        return recorded([self.layout.node(self.attempt, node.node) for node in self.nodes])
 
     def left_early(self) -> list[int]:
         """The few that completed while others still needed them; none where most did."""
@@ -90,31 +97,29 @@ def find_root(case: Case, found: Sequence[Witness]) -> Root | None:
     return _waited_for(case, first, looked)
 
 
-def find_stuck(case: Case, found: Sequence[Witness]) -> Root | None:
-    """Of ranks that were ended because none made a step: those that were in no collective."""
-    looked = [case.with_log(one) for one in found[:MOST_LOGS]]
-    outside = outside_collectives(looked)
-    suspects = [one for one in looked if one.rank in outside]
-    if not suspects:
-        return None
-    return Root(suspects[0], suspects[0], tuple(one.rank for one in suspects[1:]))
-
-
 def _waited_for(case: Case, heard: Witness, found: Sequence[Witness]) -> Root:
     """All that is heard are echoes: who is it that they speak of?"""
     by_rank = {one.rank: one for one in found}
     named = heard.match.rank if heard.match else None
     if named is not None:
         return Root(by_rank.get(named) or case.silent(named, heard), heard)
-    behind = _behind(found)
-    if behind:
-        return Root(behind[0], behind[0], tuple(one.rank for one in behind[1:]))
+    late = _behind(found)
+    if late:
+        return Root(late[0], late[0], tuple(one.rank for one in late[1:]))
+    odd = _in_different_operations(case, found)
+    if odd is not None:
+        return odd
+    slow = behind(case.recorded)
+    if slow:
+        first = by_rank.get(slow[0]) or case.silent(slow[0], heard)
+        return Root(case.with_log(first), heard, tuple(slow[1:]))
     early = case.left_early()
     if early:
         match = explain(case.rules, Ending(exit_code=0, ended="left-early"))
         first = replace(case.silent(early[0], heard), match=match)
         return Root(case.with_tail(first), first, tuple(early[1:]))
-    suspects = outside_collectives(found) or case.silent_ranks(by_rank)
+    places = {one.rank: where for one in found if (where := place(one.tail))}
+    suspects = stopped_ranks(places) or case.silent_ranks(by_rank)
     if not suspects:
         return _in_different_calls(case, found) or Root(heard)
     if len(suspects) == case.world_size or len(suspects) > MOST_LOGS:
@@ -126,6 +131,20 @@ def _waited_for(case: Case, heard: Witness, found: Sequence[Witness]) -> Root:
 def _in_different_calls(case: Case, found: Sequence[Witness]) -> Root | None:
     """All waited, and not in the same call: the rarest of them is shown first."""
     calls = {one.rank: call for one in found if (call := collective_call(one.tail))}
+    return _odd_one_out(case, found, calls)
+
+
+def _in_different_operations(case: Case, found: Sequence[Witness]) -> Root | None:
+    """NCCL's watchdogs name the operation: under one number all should be in the same."""
+    operations = {
+        one.rank: one.match.groups["op"]
+        for one in found
+        if one.match is not None and one.match.groups.get("op") and one.match.groups.get("seq")
+    }
+    return _odd_one_out(case, found, operations)
+
+
+def _odd_one_out(case: Case, found: Sequence[Witness], calls: Mapping[int, str]) -> Root | None:
     kinds = Counter(calls.values())
     if len(kinds) < 2:
         return None

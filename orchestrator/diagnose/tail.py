@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from orchestrator.errors import UserError
+from orchestrator.logs.discovery import parts
 from orchestrator.logs.line import last_state, parse
 from orchestrator.logs.screen import plain
+from orchestrator.runs.reading import open_file
 
 TAIL_BYTES = 64 * 1024
 LONGEST = 2000
@@ -35,6 +43,13 @@ class Tail:
     offset: int = 0
     """Bytes of the file before the first line."""
     size: int = 0
+    times: tuple[str, ...] = ()
+    """When each line was printed, as a stamp; "" where it bears none."""
+
+    def since(self, stamp: str) -> tuple[str, ...]:
+        """The lines, with nothing in place of those from before."""
+        rows = zip(self.lines, self.times, strict=True)
+        return tuple("" if time and time < stamp else line for line, time in rows)
 
     def chain(self) -> int | None:
         """Where the last traceback begins, with those it came from; None where there is none."""
@@ -63,29 +78,70 @@ class Tail:
 def read_tail(path: Path, size: int = TAIL_BYTES) -> Tail:
     """Nothing where the file is gone or cannot be read: others say why then."""
     try:
-        with path.open("rb") as file:
-            end = file.seek(0, 2)
-            offset = max(0, end - size)
-            file.seek(offset)
-            data = file.read(size)
-    except OSError:
+        data, end = _packed_end(path, size) if path.suffix == ".gz" else _end(path, size)
+    except (OSError, EOFError, zlib.error):
         return Tail(path)
+    offset = end - len(data)
     if offset:
         cut = data.find(b"\n") + 1
         data, offset = data[cut:], offset + cut
     lines = data.decode("utf-8", "surrogateescape").split("\n")
     if lines and not lines[-1]:
         lines.pop()
-    return Tail(path, tuple(_clean(line) for line in lines), offset, end)
+    rows = [_clean(line) for line in lines]
+    return Tail(path, tuple(r[1] for r in rows), offset, end, tuple(r[0] for r in rows))
+
+
+def read_rank_tail(node_dir: Path, rank: int, size: int = TAIL_BYTES) -> Tail:
+    """Of the newest part of a rank's log that has anything in it."""
+    try:
+        found = parts(node_dir, rank)
+    except UserError:
+        found = ()
+    tail = Tail(node_dir / f"rank-{rank:05d}.log")
+    for path in reversed(found):
+        tail = read_tail(path, size)
+        if tail.lines:
+            break
+    return tail
+
+
+def _end(path: Path, size: int) -> tuple[bytes, int]:
+    """The last bytes of a file, and how many it has."""
+    with open_file(path) as file:
+        end = file.seek(0, 2)
+        file.seek(max(0, end - size))
+        return file.read(size), end
+
+
+def _packed_end(path: Path, size: int) -> tuple[bytes, int]:
+    data, end = b"", 0
+    with _opened(path) as file:
+        while block := file.read(_CHUNK):
+            data, end = (data + block)[-size:], end + len(block)
+    return data, end
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
+    """Its text, unpacked where it is packed."""
+    with open_file(path) as file:
+        if path.suffix != ".gz":
+            yield file
+            return
+        with gzip.open(file) as unpacked:
+            yield unpacked
 
 
 def unprefixed(line: str) -> str:
     return _PREFIX.sub("", line)
 
 
-def _clean(raw: str) -> str:
+def _clean(raw: str) -> tuple[str, str]:
+    """Stamp and text of a line."""
     line = parse(raw[: LONGEST + 40])
-    return unprefixed(plain(last_state(line.text if line else raw[:LONGEST])))
+    text = unprefixed(plain(last_state(line.text if line else raw[:LONGEST])))
+    return line.time if line else "", text
 
 
 def _newlines(path: Path, before: int) -> int | None:
@@ -93,10 +149,10 @@ def _newlines(path: Path, before: int) -> int | None:
         return None
     count = 0
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             while before > 0 and (data := file.read(min(_CHUNK, before))):
                 count += data.count(b"\n")
                 before -= len(data)
-    except OSError:
+    except (OSError, EOFError, zlib.error):
         return None
     return count

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.diagnose.performance import Finding
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,20 @@ class Others:
 
 
 @dataclass(frozen=True)
+class Stand:
+    """Ranks that stood at the same place when they were ended, or timed out."""
+
+    ranks: tuple[int, ...]
+    call: str
+    """The innermost function, or the collective; "" where the rank left no stack."""
+    path: str = ""
+    """The innermost line of the person's own code."""
+    line: int | None = None
+    stopped: bool = False
+    """The others waited for these."""
+
+
+@dataclass(frozen=True)
 class Before:
     """An earlier attempt, of a run that went on."""
 
@@ -73,3 +91,7 @@ class Verdict:
     before: Before | None = None
     unsure: tuple[int, ...] = ()
     """Ranks of which each may as well have been the first."""
+    stands: tuple[Stand, ...] = ()
+    """Of a hang: where each rank stood, those that stopped first, then the largest group."""
+    findings: tuple[Finding, ...] = ()
+    """What costs a run time that does not fail."""

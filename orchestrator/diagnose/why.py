@@ -8,8 +8,10 @@ from dataclasses import replace
 from orchestrator.diagnose.evidence import line_of
 from orchestrator.diagnose.failure import of_attempt
 from orchestrator.diagnose.match import Ending, explain
+from orchestrator.diagnose.performance import Finding, findings
 from orchestrator.diagnose.root import Case
 from orchestrator.diagnose.rules import Rule, all_rules
+from orchestrator.diagnose.standstill import standstill
 from orchestrator.diagnose.tail import read_tail
 from orchestrator.diagnose.verdict import Before, Verdict
 from orchestrator.runs.attempts import history
@@ -38,7 +40,12 @@ def why(
     verdict = _of(run, run.state, rules)
     if verdict.kind not in ("completed", "running", "waiting"):
         return verdict
-    return replace(verdict, before=_before(run, rules))
+    found: tuple[Finding, ...] = ()
+    if verdict.kind != "waiting" and run.state.attempt is not None:
+        found = findings(run.layout, run.state.attempt)
+    if verdict.kind == "running":
+        verdict = standstill(run, verdict) or verdict
+    return replace(verdict, before=_before(run, rules), findings=found)
 
 
 def _of(run: Observed, state: RunState, rules: tuple[Rule, ...]) -> Verdict:

@@ -10,7 +10,8 @@ from pathlib import Path
 from orchestrator.diagnose.match import Ending, Match, explain
 from orchestrator.diagnose.memory import nearly_full
 from orchestrator.diagnose.rules import Rule
-from orchestrator.diagnose.tail import Tail, read_tail, unprefixed
+from orchestrator.diagnose.tail import Tail, read_rank_tail, unprefixed
+from orchestrator.logs.line import stamp_of
 from orchestrator.logs.screen import plain
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.records import ExitRecord, read_exit
@@ -23,6 +24,9 @@ _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 _LATE_KILL = 1.5
 """Seconds after another rank's failure at which a SIGKILL is the launcher's or the agent's."""
 _SAID_ON_EXIT = 20
+LAST_WORDS = 10.0
+"""Of a rank that left without an exception only what it said so many seconds before counts: what
+it said earlier it has survived."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Witness:
     match: Match | None = None
     memory_full: bool = False
     """The ranks of its node held about all the host memory that they may use."""
+    reported: str = ""
+    """What its agent said of its end."""
     late: bool = False
     """Others of its node had failed well before."""
 
@@ -58,7 +64,9 @@ class Witness:
         record = self.record
         if self.led_to:
             return self.led_to
-        if record is None or not record.exception_type:
+        if record is None:
+            return plain(self.reported)
+        if not record.exception_type:
             return ""
         said = f"{record.exception_type}: {record.exception_message}".removesuffix(": ")
         return "\n".join(plain(line) for line in said.split("\n"))
@@ -126,7 +134,7 @@ def with_log(witness: Witness, layout: RunLayout, attempt: int, rules: Iterable[
     """After a look at the end of its log."""
     if witness.node is None:
         return witness
-    tail = read_tail(layout.rank_log(attempt, witness.node, witness.rank))
+    tail = read_rank_tail(layout.node(attempt, witness.node), witness.rank)
     seen = judged(replace(witness, tail=tail), rules)
     if seen.match is None or not seen.match.rule.echo:
         return seen
@@ -140,7 +148,9 @@ def with_log(witness: Witness, layout: RunLayout, attempt: int, rules: Iterable[
 def _ending(witness: Witness) -> Ending:
     record, tail = witness.record, witness.tail
     if tail is not None and tail.lines:
-        said, chain = tail.lines, tail.chain()
+        silent = not witness.exception and witness.signal is None and record is not None
+        said = tail.since(stamp_of(witness.ended - LAST_WORDS)) if silent else tail.lines
+        chain = tail.chain()
     else:
         lines = record.last_lines if record else ()
         said = tuple(unprefixed(plain(line)) for line in lines[-_SAID_ON_EXIT:])
@@ -165,7 +175,8 @@ def _witness(layout: RunLayout, attempt: int, node: NodeState, rank: int) -> Wit
     code = node.ranks.get(rank, record.code if record else None)
     ended = record.ended if record else failure.t if failure else node.ended or 0.0
     host = record.host if record and record.host else node.host
-    return Witness(rank, node.node, host, code, ended, record, node.reason)
+    said = failure.message if failure else ""
+    return Witness(rank, node.node, host, code, ended, record, node.reason, reported=said)
 
 
 def _failed(

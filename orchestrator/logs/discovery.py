@@ -1,59 +1,92 @@
-"""New rank logs of a live run: attempts, nodes and ranks appear while it is watched."""
+"""Names of rank logs on disk: attempts, node folders, and the parts of one rank's log.
+
+A rank's log is `rank-00000.log`; where it rotates, `rank-00000.0001.log`, `.0002.log` and so on
+follow it, each written only after the one before. Names never change, so an offset stays true.
+A part that the agent has compressed bears `.gz` as well. With a cap the middle ones may be gone.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
-from orchestrator.logs.pace import Pace
-from orchestrator.logs.select import RankLog, Selection, attempts, node_folders, rank_logs
+from orchestrator.errors import UserError
 from orchestrator.runs.layout import RunLayout
 
-LATEST = 3.0
-"""Longest time between two looks into one folder, in seconds."""
+_ATTEMPT = re.compile(r"\d{3,9}", re.ASCII)
+_NODE = re.compile(r"node-(\d{4,9})", re.ASCII)
+_PART = re.compile(r"rank-(\d{5,9})(?:\.(\d{4,9}))?\.log(\.gz)?", re.ASCII)
 
 
-class Discovery:
-    """Of the attempt that was asked for; else of the newest at the first look and later ones."""
+class PartName(NamedTuple):
+    """Sorts by rank, then age; a plain file before its compressed copy."""
 
-    def __init__(self, layout: RunLayout, selection: Selection) -> None:
-        self._layout = layout
-        self._selection = selection
-        self._first = 0 if selection.all_attempts else selection.attempt
-        self._attempts: dict[int, Pace] = {}
-        self._nodes: dict[Path, Pace] = {}
-        self._logs: set[Path] = set()
-        self._root = Pace(LATEST, 0.0)
+    rank: int
+    number: int
+    compressed: bool
 
-    def look(self, now: float, *, everywhere: bool = False) -> list[RankLog]:
-        """Logs not seen before, in folders that are due at `now` (or in all), in order."""
-        if everywhere or self._root.due <= now:
-            new = self._new_attempts()
-            self._attempts |= {number: Pace(LATEST, now) for number in new}
-            self._root.looked(now, changed=bool(new))
-        for number, pace in self._attempts.items():
-            if everywhere or pace.due <= now:
-                folders = node_folders(self._layout.attempt(number))
-                nodes = [folder for folder in folders if folder not in self._nodes]
-                self._nodes |= {folder: Pace(LATEST, now) for folder in nodes}
-                pace.looked(now, changed=bool(nodes))
-        logs: list[RankLog] = []
-        for folder, pace in self._nodes.items():
-            if everywhere or pace.due <= now:
-                found = self._new_logs(folder)
-                pace.looked(now, changed=bool(found))
-                logs += found
-        return sorted(logs)
+    @classmethod
+    def of(cls, name: str) -> PartName | None:
+        found = _PART.fullmatch(name)
+        return found and cls(int(found[1]), int(found[2] or 0), found[3] is not None)
 
-    def _new_attempts(self) -> list[int]:
-        numbers = attempts(self._layout)
-        if self._selection.attempt is not None:
-            numbers = [number for number in numbers if number == self._selection.attempt]
-        if self._first is None and numbers:
-            self._first = numbers[-1]
-        return [n for n in numbers if n >= (self._first or 0) and n not in self._attempts]
+    @property
+    def text(self) -> str:
+        number = f".{self.number:04d}" if self.number else ""
+        return f"rank-{self.rank:05d}{number}.log{'.gz' if self.compressed else ''}"
 
-    def _new_logs(self, folder: Path) -> list[RankLog]:
-        attempt = int(folder.parent.name)
-        logs = [log for log in rank_logs(attempt, folder) if log.path not in self._logs]
-        self._logs |= {log.path for log in logs}
-        return [log for log in logs if self._selection.covers(log)]
+
+def parts(node_dir: Path, rank: int) -> tuple[Path, ...]:
+    """The files of one rank's log, oldest first; () where it has none.
+
+    Of a part that is there plain and compressed (the agent is at it) the plain one. Raises
+    UserError for a folder that cannot be read.
+    """
+    return parts_of(node_dir, names(node_dir), rank)
+
+
+def parts_of(node_dir: Path, listing: Iterable[str], rank: int) -> tuple[Path, ...]:
+    """As `parts`, from the names in `node_dir`."""
+    found = sorted(part for name in listing if (part := PartName.of(name)) and part.rank == rank)
+    first = {part.number: part for part in reversed(found)}
+    return tuple(node_dir / first[number].text for number in sorted(first))
+
+
+def number_of(path: Path) -> int:
+    """Which part of its log a file is, from 0."""
+    part = PartName.of(path.name)
+    return part.number if part else 0
+
+
+def attempts(layout: RunLayout) -> list[int]:
+    folder = layout.attempt(0).parent
+    return sorted(int(name) for name in names(folder) if _ATTEMPT.fullmatch(name))
+
+
+def node_folders(attempt: Path) -> list[Path]:
+    return [attempt / name for name in names(attempt) if _NODE.fullmatch(name)]
+
+
+def node_number(folder: Path) -> int:
+    return int(folder.name.removeprefix("node-"))
+
+
+def ranks(listing: Iterable[str]) -> list[int]:
+    """Ranks that have a log among the names of a node folder."""
+    return sorted({part.rank for name in listing if (part := PartName.of(name))})
+
+
+def names(folder: Path) -> list[str]:
+    """[] for a folder that is not there (yet). Raises UserError."""
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - hundreds of nodes: names alone are cheap
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(
+            f"The folder {folder} cannot be read: {error.strerror}.",
+            hint="`share: group` in a spec lets a group read its run.",
+        ) from error

@@ -1,4 +1,4 @@
-"""Opening a log for one look; nothing stays open, so hundreds of files need one descriptor."""
+"""Opening a log for one look."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.errors import UserError
+from orchestrator.runs.reading import open_regular
 
 
 @contextmanager
@@ -18,7 +19,7 @@ def opened(path: Path) -> Iterator[int | None]:
     """
     descriptor = None
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor, _ = open_regular(path)
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -30,6 +31,18 @@ def opened(path: Path) -> Iterator[int | None]:
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """`size` bytes, fewer only at the end of the file. Raises OSError."""
+    data = os.pread(descriptor, size, offset)
+    if not data or len(data) == size:
+        return data
+    pieces, got = [data], len(data)
+    while got < size and (data := os.pread(descriptor, size - got, offset + got)):
+        pieces.append(data)
+        got += len(data)
+    return b"".join(pieces)
 
 
 def _unreadable(path: Path, error: OSError) -> UserError:

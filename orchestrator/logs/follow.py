@@ -1,26 +1,24 @@
-"""The rank logs of a live run, as they grow, without inotify: network filesystems have none.
-
-A file that grows is looked at ten times a second, one that rests ever more rarely, so that
-hundreds of idle ranks cost a hundred looks a second and not thousands.
-"""
+"""The rank logs of a live run as they grow, through all its attempts."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
+from pathlib import Path
 
-from orchestrator.logs.discovery import Discovery
+from orchestrator.logs.arrivals import Arrivals, Found
 from orchestrator.logs.line import MARK, Entry
 from orchestrator.logs.merge import merge
-from orchestrator.logs.pace import SOONEST, Pace
-from orchestrator.logs.reader import LogReader
+from orchestrator.logs.patrol import Patrol
+from orchestrator.logs.reader import START, LogReader, Position
 from orchestrator.logs.select import RankLog, Selection
+from orchestrator.logs.skew import Skews
 from orchestrator.runs.layout import RunLayout
 
-IDLE = 2.0
-"""Longest time between two looks at a file, in seconds."""
+TICK = 0.1
+"""Seconds between two turns."""
 
 WINDOW = 0.2
 """Seconds a line is held back, so that one with an earlier stamp from elsewhere can overtake."""
@@ -31,17 +29,17 @@ BAR = 5.0
 _MOST = 256 * 1024
 _stamp = itemgetter(0)
 
-Start = Callable[[RankLog], int]
+Start = Callable[[RankLog], Position]
 
 
-def from_start(_: RankLog) -> int:
-    return 0
+def from_start(_: RankLog) -> Position:
+    return START
 
 
 class Follower:
     """Selected logs and those that appear later. `logs[entry[1]]` is where an entry is from.
 
-    `start` gives the offset at which to begin in each log that is there at the first look.
+    `start` gives the place at which to begin in each log that is there at the first look.
     """
 
     def __init__(
@@ -49,51 +47,58 @@ class Follower:
     ) -> None:
         self.logs: list[RankLog] = []
         self._start = start
-        self._discovery = Discovery(layout, selection)
-        self._tails: list[_Tail] = []
+        self._skews = Skews(layout)
+        self._arrivals = Arrivals(layout, selection)
+        self._tails: dict[Path, _Tail] = {}
+        self._patrol = Patrol(self._look_at)
         self._held: list[tuple[Entry, float]] = []
         self._begun = False
+        self._busy = self._grew = False
 
     def history(self) -> Iterator[list[Entry]]:
         """What is there already, merged in time order. Raises UserError."""
-        self._adopt(self._discovery.look(time.monotonic(), everywhere=True))
+        self._adopt(self._arrivals.look(time.monotonic(), everywhere=True))
         self._begun = True
-        yield from merge([tail.reader for tail in self._tails], finish=False)
+        yield from merge([tail.reader for tail in self._tails.values()], finish=False)
 
     def follow(self, is_over: Callable[[], object | None]) -> Iterator[list[Entry]]:
-        """Batches as they come, an empty one at each look; ends when the run is over and read.
+        """Batches as they come, an empty one at each turn; ends when the run is over and read.
 
-        `is_over` is asked at every look, ten times a second: None while the run goes on.
+        `is_over` is asked at every turn, ten times a second: None while the run goes on.
         Raises UserError for a file that cannot be read.
         """
         while True:
             over = is_over() is not None  # asked first: what was written until then is read
             now = time.monotonic()
-            self._adopt(self._discovery.look(now, everywhere=over))
-            busy = self._read(now, everywhere=over)
-            if over and not busy:
+            self._adopt(self._arrivals.look(now, everywhere=over))
+            self._busy = self._grew = False
+            self._patrol.turn(everywhere=over)
+            if over and not self._grew:
                 yield self._rest()
                 return
             yield self._settled(now)
-            if not busy:
-                time.sleep(SOONEST)
+            if not self._busy and not over:
+                time.sleep(TICK)
 
-    def _adopt(self, logs: list[RankLog]) -> None:
+    def _adopt(self, found: Found) -> None:
         now = time.monotonic()
-        for log in logs:
-            offset = 0 if self._begun else self._start(log)
-            self._tails.append(_Tail(LogReader(log.path, len(self.logs), offset), now))
+        for log in found.logs:
+            start = START if self._begun else self._start(log)
+            shift = self._skews.of(log)
+            tail = _Tail(LogReader(log.path, len(self.logs), start, shift=shift), now)
+            self._tails[log.path] = tail
+            self._patrol.add(tail)
             self.logs.append(log)
+        for path, part in found.parts:
+            if path in self._tails:
+                self._tails[path].reader.announce(part)
 
-    def _read(self, now: float, *, everywhere: bool) -> bool:
-        """Read what is due; True where a file has more than one look should take."""
-        busy = False
-        for tail in self._tails:
-            if everywhere or tail.pace.due <= now:
-                entries, more = tail.read(now)
-                self._held += [(entry, now) for entry in entries]
-                busy = busy or more
-        return busy
+    def _look_at(self, tail: _Tail, now: float) -> bool:
+        entries, more = tail.read(now)
+        self._held += [(entry, now) for entry in entries]
+        self._busy |= more
+        self._grew |= tail.grew
+        return tail.grew
 
     def _settled(self, now: float) -> list[Entry]:
         """What was held long enough, and all that is stamped before it."""
@@ -109,36 +114,31 @@ class Follower:
     def _rest(self) -> list[Entry]:
         entries = [entry for entry, _ in self._held]
         self._held.clear()
-        for tail in self._tails:
+        for tail in self._tails.values():
             entries += tail.reader.finish()
         return sorted(entries, key=_stamp)
 
 
 @dataclass
 class _Tail:
-    """The growing end of one file."""
+    """The growing end of one log."""
 
     reader: LogReader
     shown: float
     """When it last had no open line, or the state of its open lines was given out."""
-    states: set[str]
-    pace: Pace
-
-    def __init__(self, reader: LogReader, now: float) -> None:
-        self.reader = reader
-        self.shown = now
-        self.states = set()
-        self.pace = Pace(IDLE, now)
+    grew: bool = False
+    """Whether the last look found anything."""
+    states: set[str] = field(default_factory=set)
 
     def read(self, now: float) -> tuple[list[Entry], bool]:
         """New entries, and whether there is more at once."""
-        before = self.reader.offset
-        entries = self.reader.read(_MOST) or []
-        grown = self.reader.offset - before
-        self.pace.looked(now, changed=grown > 0)
-        more = grown > _MOST // 2
-        if more:
-            self.pace.due = now
+        before = self.reader.part, self.reader.offset
+        entries = self.reader.read(_MOST)
+        if entries is None:
+            self.reader.look_for_next()
+        place = self.reader.part, self.reader.offset
+        self.grew = place != before
+        more = self.grew and (place[0] != before[0] or place[1] - before[1] > _MOST // 2)
         return entries or self._state(now), more
 
     def _state(self, now: float) -> list[Entry]:

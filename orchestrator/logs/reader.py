@@ -1,12 +1,12 @@
-"""One rank log, read forward in blocks into whole lines."""
+"""One rank's log, all its parts, read forward in blocks into whole lines."""
 
 from __future__ import annotations
 
-import os
 from itertools import repeat
 from pathlib import Path
+from typing import NamedTuple
 
-from orchestrator.logs.file import opened
+from orchestrator.logs.discovery import PartName, number_of, parts
 from orchestrator.logs.line import (
     BEGINNING,
     FOREIGN,
@@ -17,6 +17,8 @@ from orchestrator.logs.line import (
     last_state,
     parse,
 )
+from orchestrator.logs.skew import Shift
+from orchestrator.logs.stored import Stored
 
 BLOCK = 64 * 1024
 LONGEST = 4 * 1024 * 1024
@@ -26,43 +28,92 @@ _PLAIN = {"Z o ", "Z e "}
 _COMMIT = 64 * 1024
 
 
-class LogReader:
-    """Reads from `offset` on; holds no descriptor between reads, so hundreds cost none.
+class Position(NamedTuple):
+    """A place in a rank's log: which part, and how many bytes of it lie before."""
 
-    Pieces that were cut before their newline are held until the line is whole; a line is given
-    the time of its last piece, so that nothing has to wait for it.
+    part: int = 0
+    offset: int = 0
+
+
+START = Position()
+
+
+class LogReader:
+    """Reads from `start` on; holds no descriptor between reads.
+
+    `path` is that of the first part. Pieces that were cut before their newline are held until the
+    line is whole; a line is given the time of its last piece, so that nothing has to wait for it.
+    `shift` corrects the stamps of a node whose clock was wrong.
     """
 
-    def __init__(self, path: Path, source: int, offset: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        source: int,
+        start: Position = START,
+        *,
+        shift: Shift | None = None,
+    ) -> None:
         self.path = path
         self.source = source
-        self.offset = offset
+        self.part, self.offset = start
+        self._file = Stored(part_path(path, start.part))
+        self._shift = shift
         self._stamp = BEGINNING
         self._held: dict[str, str] = {}
+        self._later: list[int] | None = None
+        self._told_damage = False
+
+    @property
+    def rotates(self) -> bool:
+        """Whether it is known to have more than one part."""
+        return self.part > 0 or bool(self._later)
 
     def read(self, size: int = BLOCK) -> list[Entry] | None:
-        """The whole lines of the next `size` bytes or so; None at the present end of the file.
+        """The whole lines of the next `size` bytes or so; None at the present end of the log.
 
-        A list may be empty while a line's pieces are still being collected. A file that does
+        A list may be empty while a line's pieces are still being collected. A log that does
         not exist (yet) is at its end. Raises UserError for one that cannot be read.
         """
         data = self._block(size)
         if not data:
-            return None
+            return self._turn()
         self.offset += len(data)
         text = data.decode("utf-8", "surrogateescape")
         lines = text.split("\n")
         if not lines[-1]:
             lines.pop()
         stamps = [line[:STAMP] for line in lines]
-        if not self._held and "\r" not in text and self._plain(lines, stamps):
+        if (
+            not self._held
+            and self._shift is None
+            and "\r" not in text
+            and self._plain(lines, stamps)
+        ):
             self._stamp = stamps[-1]
             return list(zip(stamps, repeat(self.source), lines, strict=False))
         return self._joined(lines)
 
+    def size(self) -> int:
+        """Unpacked bytes of the present part; 0 where it is gone."""
+        return self._file.size() or 0
+
+    def peek(self, size: int) -> bytes:
+        """The block that `read` would take next, as it is; b"" where it has to look closer."""
+        return b"" if self._held or self._shift else self._block(size)
+
+    def took(self, data: bytes, first: str, last: str) -> bool:
+        """`data` was peeked at and its lines, whole and in order, are taken; `first` and `last`
+        are their outermost stamps. False, and nothing is taken, where they begin too early."""
+        if first < self._stamp:
+            return False
+        self.offset += len(data)
+        self._stamp = last
+        return True
+
     def finish(self) -> list[Entry]:
         """What has no newline and will get none: held pieces, and a last line torn in writing."""
-        entries = self._joined(_torn(self._pread(LONGEST)))
+        entries = self._rest()
         for mark, text in self._held.items():
             entries.append(self._entry(mark.upper(), text))
         self._held.clear()
@@ -72,10 +123,64 @@ class LogReader:
         """What the pieces that are still open show now: a progress bar, a prompt."""
         return [self._entry(mark.upper(), text) for mark, text in self._held.items() if text]
 
+    def announce(self, part: int) -> None:
+        """There is such a part."""
+        if part > self.part and part not in (self._later or ()):
+            self._later = sorted([*(self._later or ()), part])
+
+    def look_for_next(self) -> None:
+        """At its end: has the log gone on in its next part?"""
+        if self.rotates and part_path(self.path, self.part + 1).exists():
+            self.announce(self.part + 1)
+
+    def _turn(self) -> list[Entry] | None:
+        """To the next part, once this one is read; None where there is none."""
+        if self._later is None:
+            self._later = _later_parts(self.path, self.part)
+        entries = self._damage()
+        if not self._later:
+            return entries or None
+        # Whatever was written before the next part began is in this one by now.
+        if (more := self._block(BLOCK)) and more.endswith(b"\n"):
+            return entries
+        entries += self._rest()
+        part, file = self._next()
+        if part > self.part + 1:
+            gap = f"{self.part + 1} to {part - 1}" if part > self.part + 2 else f"{part - 1}"
+            entries.append(self._notice(f"part {gap} of this log was dropped (logging.max)"))
+        self.part, self.offset = part, 0
+        self._file = file
+        self._told_damage = False
+        return entries
+
+    def _next(self) -> tuple[int, Stored]:
+        """The next part that the cap has left there, or the newest."""
+        later = self._later or []
+        while True:
+            part = later.pop(0)
+            file = Stored(part_path(self.path, part))
+            if not later or file.size() is not None:
+                return part, file
+
+    def _damage(self) -> list[Entry]:
+        if self._file.damaged is None or self._told_damage:
+            return []
+        self._told_damage = True
+        return [self._notice(f"{self._file.plain.name}.gz is damaged from here on")]
+
+    def _notice(self, text: str) -> Entry:
+        return self._entry(FOREIGN, f"ptx: {text}")
+
+    def _rest(self) -> list[Entry]:
+        """A last line torn in writing."""
+        data = self._file.pread(LONGEST, self.offset) or b""
+        self.offset += len(data)
+        return self._joined(_torn(data))
+
     def _block(self, size: int) -> bytes:
         """Bytes up to a newline; a line beyond LONGEST is cut."""
         while True:
-            data = self._pread(size)
+            data = self._file.pread(size, self.offset) or b""
             end = data.rfind(b"\n") + 1
             if end:
                 return data[:end]
@@ -84,10 +189,6 @@ class LogReader:
             if size >= LONGEST:
                 return data
             size *= 4
-
-    def _pread(self, size: int) -> bytes:
-        with opened(self.path) as descriptor:
-            return b"" if descriptor is None else os.pread(descriptor, size, self.offset)
 
     def _plain(self, lines: list[str], stamps: list[str]) -> bool:
         """All lines stamped, whole and in order: what nearly every block is, told without a loop.
@@ -110,7 +211,8 @@ class LogReader:
                 entries.append(self._entry(FOREIGN, line))
                 continue
             # A clock that stepped back must not move a line before the one it follows.
-            self._stamp = max(self._stamp, parsed.time)
+            time = self._shift(parsed.time) if self._shift else parsed.time
+            self._stamp = max(self._stamp, time)
             mark = line[MARK].lower()
             text = parsed.text
             if mark in self._held:
@@ -125,6 +227,18 @@ class LogReader:
 
     def _entry(self, mark: str, text: str) -> Entry:
         return self._stamp, self.source, compose(self._stamp, mark, last_state(text))
+
+
+def part_path(first: Path, number: int) -> Path:
+    """The plain file of a part, from the path of the first one."""
+    name = PartName.of(first.name)
+    return first.with_name(name._replace(number=number).text) if name and number else first
+
+
+def _later_parts(first: Path, after: int) -> list[int]:
+    name = PartName.of(first.name)
+    there = parts(first.parent, name.rank) if name else ()
+    return [number for path in there if (number := number_of(path)) > after]
 
 
 def _rejoin(text: str) -> str:

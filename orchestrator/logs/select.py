@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import NotFound, UserError
+from orchestrator.logs.discovery import attempts, names, node_folders, node_number, ranks
 from orchestrator.runs.layout import RunLayout
 
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
-_ATTEMPT = re.compile(r"\d{3,9}", re.ASCII)
-_NODE = re.compile(r"node-(\d{4,9})", re.ASCII)
-_LOG = re.compile(r"rank-(\d{5,9})\.log", re.ASCII)
 
 
 @dataclass(frozen=True, order=True)
@@ -23,6 +20,7 @@ class RankLog:
     node: int
     rank: int
     path: Path
+    """Of its first part; see discovery.py for the others."""
 
 
 @dataclass(frozen=True)
@@ -134,22 +132,11 @@ def _refuse_strangers(
                 )
 
 
-def attempts(layout: RunLayout) -> list[int]:
-    folder = layout.attempt(0).parent
-    return sorted(int(name) for name in _names(folder) if _ATTEMPT.fullmatch(name))
-
-
-def node_folders(attempt: Path) -> list[Path]:
-    return [attempt / name for name in _names(attempt) if _NODE.fullmatch(name)]
-
-
 def rank_logs(attempt: int, node: Path) -> Iterator[RankLog]:
     """The logs in one node's folder."""
-    number = int(node.name.removeprefix("node-"))
-    for name in _names(node):
-        found = _LOG.fullmatch(name)
-        if found:
-            yield RankLog(attempt, number, int(found[1]), node / name)
+    number = node_number(node)
+    for rank in ranks(names(node)):
+        yield RankLog(attempt, number, rank, node / f"rank-{rank:05d}.log")
 
 
 def spoken(numbers: Iterable[int]) -> str:
@@ -172,15 +159,3 @@ def _attempt(text: str | None) -> int | None:
             hint="Attempts count from 0; without the option the newest is shown, `all` shows all.",
         )
     return int(text)
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208 - hundreds of nodes: names alone are cheap
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise UserError(
-            f"The folder {folder} cannot be read: {error.strerror}.",
-            hint="`share: group` in a spec lets a group read its run.",
-        ) from error

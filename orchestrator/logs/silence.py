@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.logs.discovery import attempts, node_folders, node_number
 from orchestrator.logs.screen import plain
-from orchestrator.logs.select import attempts, node_folders
 from orchestrator.runs.observe import Observed
+from orchestrator.runs.reading import open_file
 from orchestrator.runs.words import is_launch_reason
 
 LINES = 20
@@ -37,7 +38,7 @@ def other_logs(observed: Observed) -> list[Other]:
 def last_lines(path: Path, count: int = LINES) -> tuple[str, ...]:
     """The last lines of a text file, () where there is none."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - _TAIL))
             data = file.read(_TAIL)
@@ -54,10 +55,6 @@ def _launcher_logs(observed: Observed) -> list[Path]:
     failed = {node.node for node in observed.state.nodes if is_launch_reason(node.reason)}
     folders = sorted(
         node_folders(observed.layout.attempt(newest)),
-        key=lambda folder: (_number(folder) not in failed, _number(folder)),
+        key=lambda folder: (node_number(folder) not in failed, node_number(folder)),
     )
     return [folder / "launcher.log" for folder in folders]
-
-
-def _number(folder: Path) -> int:
-    return int(folder.name.removeprefix("node-"))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from orchestrator.logs.dedupe import Folded
 from orchestrator.logs.line import BEGINNING, MARK, TEXT, Entry, parts
 from orchestrator.logs.screen import RESET, coloured, decoded, plain
-from orchestrator.logs.select import RankLog
+from orchestrator.logs.select import RankLog, spoken
 
 # Readable on dark and light grounds; red is kept for stderr.
 _COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
-_RED = "\x1b[31m"
+_RED, _BOLD = "\x1b[31m", "\x1b[1m"
+_WIDEST = 24
+"""Characters for the ranks that share a line."""
 _SAFE = bytes(range(0x20, 0x7F)) + b"\t\n"
 
 
@@ -50,6 +53,38 @@ class TextLines:
             ]
         )
 
+    def prefix(self, mark: str, source: int) -> str:
+        """What stands before the text of a line of that stream, a space included."""
+        self._extend()
+        return self._prefixes[mark][source]
+
+    def render_text(self, mark: str, source: int, text: str) -> str:
+        """One line without its newline."""
+        clean = coloured if self._colour else plain
+        return self._prefixes[mark][source] + clean(text)
+
+    def render_folded(self, folded: Sequence[Folded]) -> str:
+        """Lines that several ranks printed as `[0-62 \u00d763 ranks] text`."""
+        return "".join(
+            [
+                self.render([one.entry]) if len(one.ranks) == 1 else self._shared(one)
+                for one in folded
+            ]
+        )
+
+    def _shared(self, folded: Folded) -> str:
+        _, source, line = folded.entry
+        who = spoken(folded.ranks)
+        if len(who) > _WIDEST:
+            who = f"{who[:_WIDEST].rpartition(',')[0]}, …"
+        label = f"{who} \u00d7{len(folded.ranks)} ranks"
+        if self._attempts or self._logs[source].attempt != self._logs[0].attempt:
+            label += f" a{self._logs[source].attempt}"
+        error = line[MARK] in "eE"
+        if not self._colour:
+            return f"[{label}{' err' * error}] {plain(line[TEXT:])}\n"
+        return f"{_BOLD}[{label}{(_RED + ' err') * error}]{RESET} {coloured(line[TEXT:])}\n"
+
     def _extend(self) -> None:
         for log in self._logs[len(self._prefixes["o"]) :]:
             label = f"{log.rank} node-{log.node:04d}"
@@ -76,6 +111,12 @@ class JsonLines:
 
     def render(self, entries: Sequence[Entry]) -> str:
         return "".join([json.dumps(self._fields(entry)) + "\n" for entry in entries])
+
+    def render_folded(self, folded: Sequence[Folded]) -> str:
+        """Besides `ranks`, all that printed such a line."""
+        return "".join(
+            [json.dumps({**self._fields(one.entry), "ranks": one.ranks}) + "\n" for one in folded]
+        )
 
     def _fields(self, entry: Entry) -> dict[str, object]:
         log, line = self._logs[entry[1]], parts(entry)

@@ -6,9 +6,8 @@ from typing import Any
 
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.quantities import seconds
+from orchestrator.spec.warning import warning_seconds
 
-_SIGNAL_BEFORE = 120
-"""Seconds: SLURM may send the warning up to 60 s early, and saving takes some time."""
 _BY_REQUEUE = {"preempted", "node-failure", "time-limit"}
 
 
@@ -24,19 +23,6 @@ def restart_policy(spec: JobSpec) -> dict[str, Any]:
         "hang_after": _seconds(restart.hang_after),
         "warning": warning_seconds(spec),
     }
-
-
-def warning_seconds(spec: JobSpec) -> int | None:
-    """How long before the time limit the warning comes; None where there is no such signal.
-
-    Before a limit that the partition sets, there is nobody to say how long before.
-    """
-    limit = spec.resources.time_limit
-    if spec.scheduler != "slurm" or limit is None or spec.slurm.signal_before == 0:
-        return None
-    if spec.slurm.signal_before is not None:
-        return spec.slurm.signal_before
-    return min(_SIGNAL_BEFORE, seconds(limit) // 2)
 
 
 def returns_by_slurm(spec: JobSpec) -> bool:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from orchestrator.errors import UserError
 from orchestrator.plan.plan import Plan
-from orchestrator.plan.restart import returns_by_slurm, warning_seconds
+from orchestrator.plan.restart import returns_by_slurm
 from orchestrator.render.quoting import load_template
 from orchestrator.render.sbatch_header import Option, header, job_options
 from orchestrator.spec.job import JobSpec
+from orchestrator.spec.warning import warning_seconds
 
 
 def job_sbatch(spec: JobSpec, plan: Plan) -> bytes:

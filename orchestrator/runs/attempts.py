@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 from orchestrator.runs.events import Event
 from orchestrator.runs.state import State
 from orchestrator.runs.submissions import submissions
 
+_OF_ATTEMPTS = frozenset({"job_started", "node_started", "node_ended", "attempt_ended"})
 HANG = "hang"
 """A class of ends that is no state: a run that ended by one has failed."""
 
@@ -40,27 +41,41 @@ class Attempt:
 
 def history(events: Sequence[Event]) -> tuple[Attempt, ...]:
     """`events` in time order."""
-    found: dict[int, Attempt] = {}
+    begun: dict[int, float] = {}
+    nodes_ended: dict[int, float] = {}
+    judged: dict[int, Event] = {}
     for event in events:
+        kind = event.type
+        if kind not in _OF_ATTEMPTS:
+            continue
         number = event.integer("attempt", -1)
-        if event.type in ("job_started", "node_started") and number >= 0:
-            found.setdefault(number, Attempt(number, event.t))
-        elif event.type == "node_ended" and number in found:
-            found[number] = replace(found[number], ended=event.t)
-        elif event.type == "attempt_ended" and number >= 0:
-            found[number] = _ended(found.get(number, Attempt(number, event.t)), event)
-    return tuple(found[number] for number in sorted(found))
+        if number < 0:
+            continue
+        if kind == "node_ended":
+            if number in begun:
+                nodes_ended[number] = event.t
+            continue
+        begun.setdefault(number, event.t)
+        if kind == "attempt_ended":
+            judged[number] = event
+    return tuple(
+        _attempt(number, begun[number], nodes_ended.get(number), judged.get(number))
+        for number in sorted(begun)
+    )
 
 
-def _ended(attempt: Attempt, event: Event) -> Attempt:
-    return replace(
-        attempt,
-        ended=event.t,
-        end_class=event.text("class") or None,
-        message=event.text("message"),
-        retry=event.fields.get("retry") is True,
-        counted=event.fields.get("counted") is True,
-        where=event.text("where") or None,
+def _attempt(number: int, begun: float, ended: float | None, judged: Event | None) -> Attempt:
+    if judged is None:
+        return Attempt(number, begun, ended)
+    return Attempt(
+        number,
+        begun,
+        ended=judged.t,
+        end_class=judged.text("class") or None,
+        message=judged.text("message"),
+        retry=judged.fields.get("retry") is True,
+        counted=judged.fields.get("counted") is True,
+        where=judged.text("where") or None,
     )
 
 

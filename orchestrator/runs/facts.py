@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from orchestrator.runs.attempts import Attempt, history
 from orchestrator.runs.events import Event
 from orchestrator.runs.process import Process
+from orchestrator.runs.reading import END_OF_TIME
 from orchestrator.runs.state import Failure, NodeState, RunState, State
 from orchestrator.runs.submissions import current
 from orchestrator.schedulers.base import JobInfo, JobState
@@ -41,15 +42,17 @@ def gather(events: Sequence[Event]) -> Facts:
     attempts = sorted({event.integer("attempt") for event in begun})
     attempt = attempts[-1] if attempts else None
     started = min((e.t for e in begun if e.integer("attempt") == attempt), default=None)
-    base = _base(events, last, attempt, started)
+    whole = history(everything)
+    own = whole if len(events) == len(everything) else history(events)
+    base = _base(events, last, attempt, started, tuple(one.number for one in whole))
     noted = last.get("job_ended")
     if noted is not None and _is_of_earlier_attempt(noted, attempt, started):
         noted = None  # the job was requeued since
     supervisor = last.get("supervisor_started")
     came_to_be = "submitted" in last or attempt is not None or supervisor is not None
-    ended = [one for one in history(events) if one.number == attempt and one.end_class]
+    ended = [one for one in own if one.number == attempt and one.end_class]
     return Facts(
-        base=replace(base, attempts=tuple(one.number for one in history(everything))),
+        base=base,
         intended="intent" in last,
         submit_failed=None if came_to_be else last.get("submit_failed"),
         cancel=_standing_cancel(events),
@@ -80,7 +83,11 @@ def _is_of_earlier_attempt(noted: Event, attempt: int | None, started: float | N
 
 
 def _base(
-    events: Sequence[Event], last: dict[str, Event], attempt: int | None, started: float | None
+    events: Sequence[Event],
+    last: dict[str, Event],
+    attempt: int | None,
+    started: float | None,
+    attempts: tuple[int, ...],
 ) -> RunState:
     submitted = last.get("submitted")
     names_job = submitted or last.get("job_started")
@@ -90,6 +97,7 @@ def _base(
         State.UNKNOWN,
         "",
         attempt=attempt,
+        attempts=attempts,
         job_id=(names_job.text("job_id") or None) if names_job else None,
         submitted=submitted.t if submitted else None,
         started=started,
@@ -105,34 +113,38 @@ def _job_info(noted: Event | None, job_id: str) -> JobInfo | None:
 
 
 def _nodes(events: Iterable[Event], attempt: int | None) -> tuple[NodeState, ...]:
-    nodes: dict[int, NodeState] = {}
+    started: dict[int, Event] = {}
+    ended: dict[int, Event] = {}
+    kinds = {"node_started": started, "node_ended": ended}
     for event in events:
-        if event.type not in ("node_started", "node_ended") or event.integer("attempt") != attempt:
-            continue
-        number = event.integer("node")
-        node = nodes.get(number) or NodeState(number, event.text("host"), event.t)
-        if event.type == "node_started":
-            nodes[number] = replace(node, host=event.text("host"), started=event.t)
-        else:
-            nodes[number] = _ended(node, event)
-    return tuple(nodes[number] for number in sorted(nodes))
+        of_kind = kinds.get(event.type)
+        if of_kind is not None and event.integer("attempt") == attempt:
+            of_kind[event.integer("node")] = event
+    numbers = sorted(started.keys() | ended.keys())
+    return tuple(_node(number, started.get(number), ended.get(number)) for number in numbers)
 
 
-def _ended(node: NodeState, event: Event) -> NodeState:
-    ranks = event.fields.get("ranks")
+def _node(number: int, started: Event | None, ended: Event | None) -> NodeState:
+    host = started.text("host") if started else ended.text("host") if ended else ""
+    begun = started.t if started else ended.t if ended else 0.0
+    if ended is None:
+        return NodeState(number, host, begun)
+    ranks = ended.fields.get("ranks")
     codes = {
         int(rank): code
         for rank, code in (ranks.items() if isinstance(ranks, dict) else ())
-        if rank.isdecimal() and isinstance(code, int)
+        if rank.isdecimal() and len(rank) < 10 and isinstance(code, int)
     }
-    return replace(
-        node,
-        ended=event.t,
-        rc=event.integer("rc"),
-        reason=event.text("reason"),
-        message=event.text("message"),
+    return NodeState(
+        number,
+        host,
+        begun,
+        ended=ended.t,
+        rc=ended.integer("rc"),
+        reason=ended.text("reason"),
+        message=ended.text("message"),
         ranks=codes,
-        failure=_failure(node.node, event),
+        failure=_failure(number, ended),
     )
 
 
@@ -144,9 +156,9 @@ def _failure(node: int, event: Event) -> Failure | None:
     code, signal, t = fields.get("code"), fields.get("signal"), fields.get("t")
     return Failure(
         node,
-        told.integer("rank"),
+        max(0, told.integer("rank")),
         code if isinstance(code, int) else None,
         signal if isinstance(signal, int) else None,
-        float(t) if isinstance(t, int | float) else event.t,
+        float(t) if isinstance(t, int | float) and 0 <= t < END_OF_TIME else event.t,
         told.text("message"),
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.errors import SchedulerUnreachable, UserError
-from orchestrator.runs.events import ClientEvents, Event, read_events
+from orchestrator.runs.events import ClientEvents, Event, EventReader, Mark
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.process import Process, alive
 from orchestrator.runs.reconcile import reconcile
@@ -28,6 +28,82 @@ class Observed:
     """None where the events alone said everything."""
 
 
+class Observer:
+    """One run, looked at again and again: a look reads only what was written since the last."""
+
+    def __init__(self, layout: RunLayout) -> None:
+        self.layout = layout
+        self._reader = EventReader(layout)
+
+    @property
+    def folder(self) -> Mark | None:
+        """What the folder of events looked like before the last look; None where there is none."""
+        return self._reader.folder
+
+    @property
+    def files(self) -> dict[str, Mark]:
+        return self._reader.marks
+
+    def look(self, *, ask: bool = True) -> tuple[Observed, tuple[str, ...]]:
+        """The run, and what could not be asked: one sentence each. An ended run costs no
+        scheduler anything; without `ask` none is asked, and a run that has not evidently ended is
+        not final. Raises UserError where run.json is unreadable."""
+        run = self.from_events()
+        if run is None:
+            raise UserError(
+                f"{self.layout.record} cannot be read by this version of ptx.",
+                hint="It may be damaged, or written by a newer ptx.",
+            )
+        if run.state.final or not ask:
+            return run, ()
+        troubles: list[str] = []
+        jobs = _ask_about(run.record.scheduler, [run], troubles)
+        return self.with_job(run, jobs.get(run.state.job_id or "")), tuple(troubles)
+
+    def from_events(self) -> Observed | None:
+        """As the events alone tell it; None where there is no run.json that can be read."""
+        record = read_record(self.layout)
+        if record is None:
+            return None
+        said = self._reader.read()
+        events, state = self._judge(Evidence(record_now(record, said), said))
+        state = _explained(state, self.layout)
+        return Observed(self.layout, record_now(record, events), events, state)
+
+    def with_job(self, run: Observed, job: JobInfo | None) -> Observed:
+        """With the scheduler's word besides; None stands for a scheduler that said nothing."""
+        layout, state = self.layout, run.state
+        said = self._reader.read()  # after the scheduler's word: a job that is over has said all
+        job = job or JobInfo(state.job_id or "", JobState.UNKNOWN)
+        heartbeat = _newest_heartbeat(run) if job.state == JobState.UNKNOWN else None
+        events, state = self._judge(Evidence(run.record, said, job, heartbeat))
+        if state.final and job.state in JOB_OVER - MAY_COME_BACK:
+            _note(layout, job, state.attempt)
+        return replace(run, events=events, state=_explained(state, layout), job=job)
+
+    def _judge(self, evidence: Evidence) -> tuple[Sequence[Event], RunState]:
+        """The verdict, and the events it rests on: those of a dead supervisor were read after it
+        died, else its last words would be missed."""
+        dead, now = False, time.time()
+
+        def look(process: Process) -> bool | None:
+            nonlocal dead
+            living = alive(process)
+            dead = living is False
+            return living
+
+        state = reduce(evidence, now=now, alive=look)
+        if dead and all(event.type != "supervisor_ended" for event in current(evidence.events)):
+            evidence = replace(evidence, events=self._reader.read())
+            state = reduce(evidence, now=now, alive=alive)
+        return evidence.events, state
+
+
+def observe_one(layout: RunLayout, *, ask: bool = True) -> tuple[Observed, tuple[str, ...]]:
+    """One run, looked at once. Raises UserError where run.json is unreadable."""
+    return Observer(layout).look(ask=ask)
+
+
 @dataclass(frozen=True)
 class Look:
     runs: tuple[Observed, ...]
@@ -35,68 +111,40 @@ class Look:
     """One sentence for each scheduler that could not be asked."""
 
 
-def observe(runs: Iterable[tuple[RunRecord, RunLayout]], *, ask: bool = True) -> Look:
-    """The state of each run, in the order given. Ended runs cost no scheduler anything;
-    without `ask` none is asked, and a run that has not evidently ended is not final."""
-    now = time.time()
-    first = [_from_events(record, layout, now) for record, layout in runs]
-    open_runs = [run for run in first if not run.state.final]
-    if not open_runs or not ask:
-        return Look(tuple(first))
+def observe(runs: Iterable[tuple[RunRecord, RunLayout]]) -> Look:
+    """A handful of runs, with one question to each scheduler; those that can be read, in the
+    order given. For thousands there is `survey`."""
+    observers = [Observer(layout) for _, layout in runs]
+    watched = [(observer, observer.from_events()) for observer in observers]
+    found = [(observer, run) for observer, run in watched if run is not None]
     troubles: list[str] = []
-    for name in sorted({run.record.scheduler for run in open_runs}):
-        asked = [run for run in open_runs if run.record.scheduler == name]
-        jobs = _ask(name, asked, troubles)
-        for run in asked:
-            first[first.index(run)] = _with_job(run, jobs, now)
-    return Look(tuple(first), tuple(troubles))
+    jobs: dict[str, dict[str, JobInfo]] = {}
+    for name in sorted({run.record.scheduler for _, run in found if not run.state.final}):
+        asked = [run for _, run in found if not run.state.final and run.record.scheduler == name]
+        jobs[name] = _ask_about(name, asked, troubles)
+    looked = (
+        run
+        if run.state.final
+        else observer.with_job(run, jobs[run.record.scheduler].get(run.state.job_id or ""))
+        for observer, run in found
+    )
+    return Look(tuple(looked), tuple(troubles))
 
 
-def observe_one(layout: RunLayout, *, ask: bool = True) -> tuple[Observed, tuple[str, ...]]:
-    """One run, and what could not be asked. Raises UserError where run.json is unreadable."""
-    record = read_record(layout)
-    if record is None:
-        raise UserError(
-            f"{layout.record} cannot be read by this version of ptx.",
-            hint="It may be damaged, or written by a newer ptx.",
-        )
-    look = observe([(record, layout)], ask=ask)
-    return look.runs[0], look.troubles
-
-
-def _from_events(record: RunRecord, layout: RunLayout, now: float) -> Observed:
-    said = read_events(layout)
-    events, state = _judge(Evidence(record_now(record, said), said), layout, now)
-    return Observed(layout, record_now(record, events), events, _explained(state, layout))
-
-
-def _judge(evidence: Evidence, layout: RunLayout, now: float) -> tuple[Sequence[Event], RunState]:
-    """The verdict, and the events it rests on: those of a dead supervisor were read after it
-    died, else its last words would be missed."""
-    dead = False
-
-    def look(process: Process) -> bool | None:
-        nonlocal dead
-        living = alive(process)
-        dead = living is False
-        return living
-
-    state = reduce(evidence, now=now, alive=look)
-    if dead and all(event.type != "supervisor_ended" for event in current(evidence.events)):
-        evidence = replace(evidence, events=read_events(layout))
-        state = reduce(evidence, now=now, alive=alive)
-    return evidence.events, state
-
-
-def _ask(name: str, runs: Sequence[Observed], troubles: list[str]) -> dict[str, JobInfo]:
-    """Job id -> what the scheduler says. Runs that a dead client left are settled on the way."""
+def ask_scheduler(
+    name: str,
+    jobs: Mapping[str, RunLayout],
+    unsettled: Iterable[tuple[RunLayout, Sequence[Event]]],
+    troubles: list[str],
+) -> dict[str, JobInfo]:
+    """Job id -> what the scheduler says of `jobs`, with one question for all. Runs that a dead
+    client left, `unsettled`, are settled on the way."""
     from orchestrator.schedulers.registry import get
 
     try:
         scheduler = get(name)
-        for run in runs:
-            reconcile(run.layout, run.events, scheduler)
-        jobs = {run.state.job_id: run.layout for run in runs if run.state.job_id}
+        for layout, events in unsettled:
+            reconcile(layout, events, scheduler)
         return {info.job_id: info for info in scheduler.query(jobs)} if jobs else {}
     except SchedulerUnreachable as error:
         troubles.append(f"{error.message} {error.hint or ''}".strip())
@@ -105,15 +153,9 @@ def _ask(name: str, runs: Sequence[Observed], troubles: list[str]) -> dict[str, 
     return {}
 
 
-def _with_job(run: Observed, jobs: dict[str, JobInfo], now: float) -> Observed:
-    layout, job_id = run.layout, run.state.job_id
-    said = read_events(layout)  # after the scheduler's word: a job that is over has said all
-    job = jobs.get(job_id or "") or JobInfo(job_id or "", JobState.UNKNOWN)
-    heartbeat = _newest_heartbeat(run) if job.state == JobState.UNKNOWN else None
-    events, state = _judge(Evidence(run.record, said, job, heartbeat), layout, now)
-    if state.final and job.state in JOB_OVER - MAY_COME_BACK:
-        _note(layout, job, state.attempt)
-    return replace(run, events=events, state=_explained(state, layout), job=job)
+def _ask_about(name: str, runs: Sequence[Observed], troubles: list[str]) -> dict[str, JobInfo]:
+    jobs = {run.state.job_id: run.layout for run in runs if run.state.job_id}
+    return ask_scheduler(name, jobs, [(run.layout, run.events) for run in runs], troubles)
 
 
 def _newest_heartbeat(run: Observed) -> float | None:

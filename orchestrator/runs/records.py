@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.runs.layout import RunLayout
+from orchestrator.runs.reading import END_OF_TIME, LARGEST, read_bytes, read_tail
+from orchestrator.runs.words import printable
 
 VERSION = 1
 _TAIL_BYTES = 64 * 1024
+_MAX_RECORD = 16 << 20
+"""Bytes; a plan of a thousand nodes with a large script's settings has less than one."""
+_MAX_METRICS = 512 << 20
+_LARGEST_MEMORY = 1 << 60
 
 
 @dataclass(frozen=True)
@@ -66,22 +72,22 @@ def read_record(layout: RunLayout) -> RunRecord | None:
     data = _read_object(layout.record)
     if data is None or data.get("v") != VERSION:
         return None
-    run_id, scheduler, argv = _text(data, "run_id"), _text(data, "scheduler"), data.get("argv")
+    run_id, scheduler, argv = _word(data, "run_id"), _word(data, "scheduler"), data.get("argv")
     if not run_id or not scheduler:
         return None
     return RunRecord(
         run_id=run_id,
-        name=_text(data, "name"),
-        created=_number(data, "created"),
+        name=_word(data, "name"),
+        created=_time(data, "created"),
         scheduler=scheduler,
-        launcher=_text(data, "launcher"),
+        launcher=_word(data, "launcher"),
         nodes=_integer(data, "nodes", least=1),
         procs_per_node=_integer(data, "procs_per_node", least=1),
         world_size=_integer(data, "world_size", least=1),
-        user=_text(data, "user"),
-        host=_text(data, "host"),
-        spec_path=_text(data, "spec_path"),
-        ptx_version=_text(data, "ptx_version"),
+        user=_word(data, "user"),
+        host=_word(data, "host"),
+        spec_path=_word(data, "spec_path"),
+        ptx_version=_word(data, "ptx_version"),
         argv=tuple(str(word) for word in argv) if isinstance(argv, list) else (),
     )
 
@@ -91,9 +97,19 @@ def read_plan(layout: RunLayout) -> dict[str, Any]:
     from orchestrator.runs.bundles import current_bundle
 
     try:
-        return _read_object(current_bundle(layout) / layout.plan.name) or {}
+        plan = _read_object(current_bundle(layout) / layout.plan.name) or {}
     except OSError:
         return {}
+    return plan if isinstance(plan.get("workdir", ""), str) and _is_place(plan) else {}
+
+
+def _is_place(plan: dict[str, Any]) -> bool:
+    """Whether it says from where to go on as a plan does, or does not say it."""
+    place = plan.get("resume_from")
+    return place is None or (
+        isinstance(place, dict)
+        and all(_optional_integer(place, key) is not None for key in ("step", "attempt"))
+    )
 
 
 def read_exit(layout: RunLayout, attempt: int, node: int, rank: int) -> ExitRecord | None:
@@ -107,53 +123,63 @@ def read_exit(layout: RunLayout, attempt: int, node: int, rank: int) -> ExitReco
         rank=rank,
         node=node,
         host=_text(data, "host"),
-        started=_number(data, "started"),
-        ended=_number(data, "ended"),
+        started=_time(data, "started"),
+        ended=_time(data, "ended"),
         exit_code=_optional_integer(data, "exit_code"),
         signal=_optional_integer(data, "signal"),
         exception_type=_text(exception, "type"),
         exception_message=_text(exception, "message"),
         last_lines=tuple(str(line) for line in lines) if isinstance(lines, list) else (),
         device=_text(data, "device"),
-        max_rss_bytes=_integer(data, "max_rss_bytes"),
+        max_rss_bytes=_optional_integer(data, "max_rss_bytes", _LARGEST_MEMORY) or 0,
     )
 
 
 def read_heartbeat(layout: RunLayout, attempt: int, node: int) -> float | None:
     """When this node's agent was last heard of, in epoch seconds by its clock."""
     data = _read_object(layout.node(attempt, node) / "heartbeat")
-    return None if data is None else _number(data, "t") or None
+    return None if data is None else _time(data, "t") or None
 
 
 def read_last_metrics(layout: RunLayout, attempt: int) -> dict[str, Any] | None:
     """The newest whole line of an attempt's metrics, without reading the file from its start."""
     try:
-        with layout.metrics(attempt).open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL_BYTES))
-            lines = file.read(_TAIL_BYTES).split(b"\n")[:-1]
+        lines = read_tail(layout.metrics(attempt), _TAIL_BYTES).split(b"\n")[:-1]
     except OSError:
         return None
     for line in reversed(lines):
         metrics = _parse_object(line)
         if metrics is not None and metrics.get("v") == VERSION:
-            return metrics
+            return _bounded(metrics)
     return None
 
 
 def read_metrics(layout: RunLayout, attempt: int) -> list[dict[str, Any]]:
     """All whole lines of an attempt's metrics."""
     try:
-        lines = layout.metrics(attempt).read_bytes().split(b"\n")[:-1]
+        lines = read_bytes(layout.metrics(attempt), _MAX_METRICS).split(b"\n")[:-1]
     except OSError:
         return []
     found = [_parse_object(line) for line in lines]
-    return [one for one in found if one is not None and one.get("v") == VERSION]
+    return [_bounded(one) for one in found if one is not None and one.get("v") == VERSION]
+
+
+def _bounded(fields: dict[str, Any]) -> dict[str, Any]:
+    """Without what no report says: whole numbers that are no machine's, and deep structures."""
+    return {key: _sane(value, 3) for key, value in fields.items()}
+
+
+def _sane(value: Any, depth: int) -> Any:
+    if isinstance(value, list):
+        return [_sane(one, depth - 1) for one in value] if depth else None
+    if isinstance(value, dict):
+        return {key: _sane(one, depth - 1) for key, one in value.items()} if depth else None
+    return None if isinstance(value, int) and abs(value) > _LARGEST_MEMORY else value
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:
     try:
-        return _parse_object(path.read_bytes())
+        return _parse_object(read_bytes(path, _MAX_RECORD))
     except OSError:
         return None
 
@@ -171,14 +197,21 @@ def _text(data: dict[str, Any], key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _number(data: dict[str, Any], key: str) -> float:
-    value = data.get(key)
-    return float(value) if isinstance(value, int | float) else 0.0
+def _word(data: dict[str, Any], key: str) -> str:
+    """A text that is shown on one line."""
+    return printable(_text(data, key))
 
 
-def _optional_integer(data: dict[str, Any], key: str) -> int | None:
+def _time(data: dict[str, Any], key: str) -> float:
+    """In epoch seconds; 0 where there is none that a calendar knows."""
     value = data.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return float(value) if isinstance(value, int | float) and 0 <= value < END_OF_TIME else 0.0
+
+
+def _optional_integer(data: dict[str, Any], key: str, most: int = LARGEST) -> int | None:
+    value = data.get(key)
+    counts = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= most
+    return value if counts else None
 
 
 def _integer(data: dict[str, Any], key: str, *, least: int = 0) -> int:

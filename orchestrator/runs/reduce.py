@@ -110,15 +110,15 @@ def _completed(case: _Case) -> RunState | None:
     The ranks of all nodes together are 0 to world size - 1: nodes that did not find each other
     train a copy each, and have the same ranks.
     """
-    if case.nodes_ended is None or case.base.ranks.keys() != set(range(case.record.world_size)):
+    ranks, world = case.base.ranks, case.record.world_size
+    if case.nodes_ended is None or len(ranks) != world or ranks.keys() != set(range(world)):
         return None
     for node in case.base.nodes:
         whole = len(node.ranks) == case.record.procs_per_node
         if not whole or any(node.ranks.values()) or node.reason != "completed":
             return None
-    world = case.record.world_size
-    ranks = "its rank" if world == 1 else f"all {world} ranks"
-    return case.final(State.COMPLETED, f"{ranks} exited with 0", case.nodes_ended)
+    which = "its rank" if world == 1 else f"all {world} ranks"
+    return case.final(State.COMPLETED, f"{which} exited with 0", case.nodes_ended)
 
 
 def _cancelled(case: _Case) -> RunState | None:

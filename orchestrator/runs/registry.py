@@ -7,15 +7,22 @@ import re
 import shlex
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.errors import Conflict, NotFound, UserError
+from orchestrator.runs.events import Mark
 from orchestrator.runs.files import replace
 from orchestrator.runs.layout import RunLayout
+from orchestrator.runs.reading import read_bytes
 from orchestrator.runs.records import RunRecord, read_record
 from orchestrator.runs.root import registry_folder, runs_root
 
+if TYPE_CHECKING:
+    from orchestrator.runs.index import Index
+
 _LAST = re.compile(r"@last(?:~(\d{1,6}))?")
 _SHOWN = 8
+_LONGEST_PATH = 1 << 14
 
 
 def register(layout: RunLayout) -> None:
@@ -42,64 +49,94 @@ def resolve(text: str, *, root: Path | None = None) -> RunLayout:
         return _at_path(text)
     if text.startswith("@"):
         return _by_age(text, root)
-    found = _folders(root)
-    exact = found.get(text)
+    exact = _folder(text, root)
     if exact is not None and _exists(exact):
         return RunLayout(exact)
-    matches = [
-        name for name in sorted(found) if text and name.startswith(text) and _exists(found[name])
-    ]
+    names = _all_names(root)
+    fitting = [name for name in names if text and name.startswith(text)]
+    matches = [name for name in fitting if (path := _folder(name, root)) and _exists(path)]
     if len(matches) == 1:
-        return RunLayout(found[matches[0]])
+        return RunLayout(_folder(matches[0], root) or exact or Path(text))
     if matches:
         shown = ", ".join(matches[:_SHOWN]) + (", …" if len(matches) > _SHOWN else "")
         raise Conflict(
             f"{text!r} fits {len(matches)} runs: {shown}.", hint="Type more characters of the id."
         )
-    raise NotFound(f"There is no run {text!r}.", hint=_did_you_mean(text, found))
+    raise NotFound(f"There is no run {text!r}.", hint=_did_you_mean(text, names, root))
 
 
 def name_of(layout: RunLayout) -> str:
     """What to type for a run: its id, or its path (for a shell) where the id does not lead there:
     in another root, or moved."""
-    found = _folders(None).get(layout.run_id)
+    found = _folder(layout.run_id, None)
     return layout.run_id if found == layout.root else shlex.quote(str(layout.root))
 
 
 def all_runs(*, root: Path | None = None) -> list[tuple[RunRecord, RunLayout]]:
     """Every run that still has its folder, newest first."""
     runs = []
-    for folder in _folders(root).values():
-        layout = RunLayout(folder)
+    for path in folders(root):
+        layout = RunLayout(Path(path))
         record = read_record(layout)
         if record is not None:
             runs.append((record, layout))
     return sorted(runs, key=lambda run: (run[0].created, run[0].run_id), reverse=True)
 
 
-def _folders(root: Path | None) -> dict[str, Path]:
-    """Run id -> folder, dangling ones included: whether a folder is there costs a look at it."""
-    folders = _registered() if root is None else {}
+def folders(root: Path | None, index: Index | None = None) -> list[str]:
+    """Paths of the run folders, dangling ones included: whether one is there costs a look at it.
+    What `index` still holds of the registry need not be read again."""
+    rows = _registered(index) if root is None else {}
     home = runs_root() if root is None else root
-    for name in _names(home):
-        if not name.startswith("."):
-            folders[name] = home / name
-    return folders
+    inside = {name: f"{home}/{name}" for name in _names(home) if not name.startswith(".")}
+    return list((rows | inside).values())
 
 
-def _registered() -> dict[str, Path]:
+def _all_names(root: Path | None) -> list[str]:
+    home = runs_root() if root is None else root
+    registered = _names(registry_folder()) if root is None else []
+    return sorted(name for name in {*registered, *_names(home)} if not name.startswith("."))
+
+
+def _folder(name: str, root: Path | None) -> Path | None:
+    """Where the run of this id lies, or lay: the current folder for runs goes before the
+    registry."""
+    if not name or "\0" in name or name.startswith("."):
+        return None
+    home = runs_root() if root is None else root
+    if os.path.lexists(home / name):
+        return home / name
+    row = _row(name) if root is None else None
+    return None if row is None else Path(row)
+
+
+def _registered(index: Index | None) -> dict[str, str]:
+    """Run id -> path."""
     folder = registry_folder()
+    found = Mark.of(str(folder))
+    mark = None if found is None else (found.inode, found.mtime_ns)
+    if index is not None and mark is not None and mark == index.registry:
+        return index.registered
+    known = {} if index is None else index.registered
     rows = {}
     for name in _names(folder):
         if name.startswith("."):
             continue  # a row being written
-        try:
-            target = (folder / name).read_bytes().rstrip(b"\n")
-        except OSError:
-            continue
-        if target.startswith(b"/") and b"\0" not in target:
-            rows[name] = Path(os.fsdecode(target))
+        path = known.get(name) or _row(name)
+        if path is not None:
+            rows[name] = path
+    if index is not None:
+        index.register(rows, found)
     return rows
+
+
+def _row(name: str) -> str | None:
+    """What the registry says of one run."""
+    try:
+        target = read_bytes(registry_folder() / name, _LONGEST_PATH).rstrip(b"\n")
+    except (OSError, ValueError):
+        return None
+    return os.fsdecode(target) if target.startswith(b"/") and b"\0" not in target else None
 
 
 def _names(folder: Path) -> list[str]:
@@ -155,10 +192,9 @@ def _by_age(text: str, root: Path | None) -> RunLayout:
     return runs[back][1]
 
 
-def _did_you_mean(text: str, found: dict[str, Path]) -> str:
-    close = [
-        name for name in get_close_matches(text, found, n=3, cutoff=0.6) if _exists(found[name])
-    ]
+def _did_you_mean(text: str, names: list[str], root: Path | None) -> str:
+    alike = get_close_matches(text, names, n=3, cutoff=0.6)
+    close = [name for name in alike if (path := _folder(name, root)) and _exists(path)]
     if close:
         return f"Did you mean {' or '.join(close)}?"
     return "`ptx status` lists the runs; --runs DIR looks in another folder."

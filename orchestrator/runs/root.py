@@ -49,6 +49,10 @@ def registry_folder(environ: Mapping[str, str] = os.environ) -> Path:
     return _xdg(environ, "XDG_STATE_HOME", ".local/state") / "ptx" / "runs"
 
 
+def index_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    return registry_folder(environ).with_name("index")
+
+
 def _xdg(environ: Mapping[str, str], name: str, default: str) -> Path:
     # The XDG base directory specification tells to ignore relative values.
     value = environ.get(name, "")

@@ -69,6 +69,8 @@ def standing(events: Sequence[Event]) -> Submission | None:
 
 def current(events: Sequence[Event]) -> list[Event]:
     """The events that say how the run stands, in the order given."""
+    if not _resumed(events):
+        return list(events)
     one = standing(events)
     if one is None:
         return list(events)
@@ -81,9 +83,14 @@ def current(events: Sequence[Event]) -> list[Event]:
     ]
 
 
+def _resumed(events: Sequence[Event]) -> bool:
+    """Whether there can be more than one: of ten thousand runs nearly none."""
+    return any(event.type in _OF_A_CLIENT and "submission" in event.fields for event in events)
+
+
 def record_now(record: RunRecord, events: Sequence[Event]) -> RunRecord:
     """run.json with what the standing submission changed: where it runs, and on how many ranks."""
-    one = standing(events)
+    one = standing(events) if _resumed(events) else None
     if one is None or not one.number:
         return record
     changed: dict[str, Any] = {}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from orchestrator.errors import UserError, WaitTimedOut
 from orchestrator.runs.layout import RunLayout
-from orchestrator.runs.observe import Observed, observe_one
+from orchestrator.runs.observe import Observed, Observer
 from orchestrator.runs.state import State
 
 LOOK_SECONDS = (0.5, 2.0)
@@ -22,12 +22,13 @@ def wait_for(
     layout: RunLayout, *, deadline: float | None, tell: Callable[[Observed], None]
 ) -> Observed:
     """The run once it has ended. `deadline` by time.monotonic(); raises WaitTimedOut."""
+    observer = Observer(layout)
     pause, patience = LOOK_SECONDS[0], ASK_SECONDS[0]
     ask_at = unsettled_since = 0.0
     while True:
         now = time.monotonic()
         asks = now >= ask_at
-        run, troubles = observe_one(layout, ask=asks)
+        run, troubles = observer.look(ask=asks)
         if asks:
             local = run.record.scheduler == "local"
             ask_at = now + (pause if local else patience)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.logs.select import attempts
+from orchestrator.logs.discovery import attempts
 from orchestrator.runs.layout import RunLayout
+from orchestrator.runs.reading import open_regular
 
 VERSION = 1
+_LARGEST = 1e300
 _LOSSES = 4096
 _RECENT = 20
 
@@ -46,6 +47,8 @@ class MetricsTail:
 
     layout: RunLayout
     progress: Progress = field(default_factory=Progress)
+    record: dict[str, Any] = field(default_factory=dict)
+    """The last report as it stands there; {} before the first one of the newest attempt."""
     _attempt: int | None = None
     _offset: int = 0
     _losses: list[float] = field(default_factory=list)
@@ -67,22 +70,27 @@ class MetricsTail:
             self._start(newest)
         if self._attempt is None:
             return self.progress
-        data = self._added()
+        while taken := self._lines(self._added()):
+            self._offset += taken
+        return self.progress
+
+    def _lines(self, data: bytes) -> int:
+        """Take whole lines in; how many bytes they are."""
         for line in data.split(b"\n")[:-1]:
             record = _parse(line)
             if record is not None:
                 self._take(record)
-        self._offset += data.rfind(b"\n") + 1
-        return self.progress
+        return data.rfind(b"\n") + 1
 
     def _start(self, attempt: int | None) -> None:
         """A new attempt: its steps may begin anew; the losses so far remain in the picture."""
         self._attempt, self._offset = attempt, 0
         self._recent.clear()
+        self.record = {}
 
     def _added(self) -> bytes:
         try:
-            descriptor = os.open(self.layout.metrics(self._attempt or 0), os.O_RDONLY)
+            descriptor, _ = open_regular(self.layout.metrics(self._attempt or 0))
         except OSError:
             return b""
         try:
@@ -91,6 +99,7 @@ class MetricsTail:
             os.close(descriptor)
 
     def _take(self, record: dict[str, Any]) -> None:
+        self.record = record
         step, t, loss = (_number(record, key) for key in ("step", "t", "loss"))
         if step is not None and t is not None:
             self._recent.append((t, step))
@@ -135,6 +144,6 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 def _number(record: dict[str, Any], key: str) -> float | None:
     """NaN, which a diverged loss is, shows nothing that could be drawn."""
     value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST:
         return None
     return float(value)

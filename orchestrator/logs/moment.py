@@ -1,4 +1,4 @@
-"""`--since`: a duration before now, or a time."""
+"""`--since` and `--until`: a duration before now, or a time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhd])", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def since(text: str, now: float) -> str:
-    """The stamp at which to begin; `now` in epoch seconds.
+def moment(text: str, now: float, option: str) -> str:
+    """The stamp that is meant; `now` in epoch seconds.
 
     A time without a zone is this machine's local time. Raises UserError.
     """
@@ -24,6 +24,6 @@ def since(text: str, now: float) -> str:
         return stamp_of(datetime.fromisoformat(text.strip()).timestamp())
     except (ValueError, OverflowError, OSError) as error:
         raise UserError(
-            f"--since {text!r} is neither a duration nor a time.",
-            hint="Write it as --since 10m (s, m, h, d) or --since 2026-11-21T14:30:00.",
+            f"{option} {text!r} is neither a duration nor a time.",
+            hint=f"Write it as {option} 10m (s, m, h, d) or {option} 2026-11-21T14:30:00.",
         ) from error

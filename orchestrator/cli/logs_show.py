@@ -1,0 +1,100 @@
+"""`ptx logs` of what is there already."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+
+from orchestrator.cli.output import coloured, next_commands, note
+from orchestrator.logs.composed import FileSource, Source, merge_composed, shown
+from orchestrator.logs.dedupe import Dedupe
+from orchestrator.logs.first_error import first_error
+from orchestrator.logs.merge import merge
+from orchestrator.logs.parallel import WORTH, spread
+from orchestrator.logs.reader import LogReader
+from orchestrator.logs.select import RankLog, select
+from orchestrator.logs.skew import Skews
+from orchestrator.logs.text import JsonLines, TextLines
+from orchestrator.logs.wanted import Wanted
+from orchestrator.runs.layout import RunLayout
+
+_NOTHING_PRINTED = "nothing was printed"
+_NOTHING_WANTED = "no line matches"
+
+
+def show_logs(layout: RunLayout, wanted: Wanted, *, as_json: bool, first: bool) -> int:
+    """Raises UserError, and BrokenPipeError where nobody reads on."""
+    logs = select(layout, wanted.selection)
+    if not logs:
+        return say_why_silent(layout)
+    skews = Skews(layout)
+    start = wanted.start(skews)
+    readers = [
+        LogReader(log.path, source, start(log), shift=skews.of(log))
+        for source, log in enumerate(logs)
+    ]
+    lines = lines_for(wanted, logs, as_json=as_json)
+    if wanted.is_everything and not first and isinstance(lines, TextLines):
+        return _show_everything(readers, lines)
+    batches = wanted.history(merge(readers))
+    nothing = True
+    if wanted.dedupe:
+        dedupe = Dedupe(logs)
+        folded = (part for part in (*map(dedupe.feed, batches), None))
+        for some in wanted.last(dedupe.finish() if part is None else part for part in folded):
+            sys.stdout.write(lines.render_folded(some))
+            nothing = nothing and not some
+    else:
+        for entries in wanted.last(first_error(batches) if first else batches):
+            sys.stdout.write(lines.render(entries))
+            nothing = nothing and not entries
+    if first:
+        next_commands(f"ptx why {layout.run_id}")
+    if nothing and wanted.tail != 0:
+        note("no rank printed an error" if first else _nothing(wanted))
+    return 0
+
+
+def _show_everything(readers: list[LogReader], lines: TextLines) -> int:
+    sources: list[Source] = [FileSource(reader, lines) for reader in readers]
+    together = sum(reader.size() for reader in readers)
+    with spread(sources) if together > WORTH else nullcontext(sources) as sources:
+        nothing = True
+        for batch in merge_composed(sources):
+            sys.stdout.write(shown(batch))
+            nothing = False
+    if nothing:
+        note(_NOTHING_PRINTED)
+    return 0
+
+
+def _nothing(wanted: Wanted) -> str:
+    return _NOTHING_WANTED if wanted.is_part else _NOTHING_PRINTED
+
+
+def lines_for(wanted: Wanted, logs: list[RankLog], *, as_json: bool) -> TextLines | JsonLines:
+    if as_json:
+        return JsonLines(logs)
+    return TextLines(logs, colour=coloured(sys.stdout), attempts=wanted.selection.all_attempts)
+
+
+def say_why_silent(layout: RunLayout) -> int:
+    """No rank has a log: what the run is doing, and what else there is to read."""
+    from orchestrator.logs.silence import other_logs
+    from orchestrator.runs.observe import observe_one
+    from orchestrator.runs.registry import name_of
+
+    observed, troubles = observe_one(layout)
+    state = observed.state
+    yet = "" if state.state.ended else " yet"
+    note(f"No rank of {layout.run_id} has a log{yet}. It is {state.words}")
+    for trouble in troubles:
+        note(trouble)
+    for number, other in enumerate(other_logs(observed)):
+        if number == 0 and state.state.ended:
+            note(f"Last lines of {other.path}:")
+            note("\n".join(f"  | {line}" for line in other.lines))
+        else:
+            note(f"See {other.path}")
+    next_commands(f"ptx status {name_of(layout)}")
+    return 0

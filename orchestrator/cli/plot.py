@@ -1,0 +1,162 @@
+"""`ptx plot`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.options import Json, Runs, only_root
+from orchestrator.cli.output import coloured, emit, emit_json, next_commands, note
+from orchestrator.errors import NotFound, UserError
+from orchestrator.runs.layout import RunLayout
+from orchestrator.runs.observe import observe
+from orchestrator.runs.records import RunRecord, read_record
+from orchestrator.runs.registry import name_of, resolve
+from orchestrator.runs.words import printable
+
+if TYPE_CHECKING:
+    from orchestrator.plot.picture import Drawn
+
+Names = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN...", help="Run ids, prefixes of them, @last, @last~1, or run folders' paths."
+    ),
+]
+Html = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Write one page to open or send instead."),
+]
+Metric = Annotated[
+    list[str] | None,
+    typer.Option("--metric", "-m", metavar="NAME", help="Only this: loss, lr, gpu_util, ..."),
+]
+Along = Annotated[
+    str, typer.Option("--x", metavar="AXIS", help="What the curves run along: step or time.")
+]
+Log = Annotated[bool, typer.Option("--log", help="Losses, norms and rates on a log scale.")]
+
+
+def plot(
+    run: Names,
+    html: Html = None,
+    metric: Metric = None,
+    x: Along = "step",
+    log: Log = False,
+    runs: Runs = None,
+    as_json: Json = False,
+) -> None:
+    """Draw loss, throughput, memory and GPU use of runs: here, or as one page.
+
+    The page is a single file that asks no server for anything. Steps that a restart undid are
+    left out; restarts are marked, and values that are not finite.
+
+    \b
+    Examples:
+      ptx plot @last
+      ptx plot quickstart-4f quickstart-7k --log --metric loss
+      ptx plot @last @last~1 --html compared.html
+    """
+    from orchestrator.plot.picture import MOST_RUNS, draw
+
+    _check(x, metric or [])
+    layouts = [resolve(name, root=only_root(runs)) for name in dict.fromkeys(run)]
+    if len(layouts) > MOST_RUNS:
+        raise UserError(
+            f"{len(layouts)} runs are too many for one picture.",
+            hint=f"Up to {MOST_RUNS} can still be told apart.",
+        )
+    look = observe([(_record(layout), layout) for layout in dict.fromkeys(layouts)])
+    drawn = draw(look.runs)
+    for trouble in [*look.troubles, *(words for one in drawn for words in one.troubles)]:
+        note(f"warning: {trouble}")
+    _check_drawn(drawn, metric or [])
+    if html is not None:
+        _write(html, drawn)
+    if as_json:
+        emit_json(_fields(drawn, metric or [], html))
+    elif html is not None:
+        emit(str(html))
+        note("Open it in a browser, or send it: it needs nothing else.")
+    else:
+        _print(drawn, x, metric or [], log=log)
+        names = " ".join(name_of(layout) for layout in layouts)
+        next_commands(f"ptx plot {names} --html plot.html")
+
+
+def _record(layout: RunLayout) -> RunRecord:
+    record = read_record(layout)
+    if record is None:
+        raise UserError(
+            f"{layout.record} cannot be read by this version of ptx.",
+            hint="It may be damaged, or written by a newer ptx.",
+        )
+    return record
+
+
+def _check(axis: str, metrics: Sequence[str]) -> None:
+    from orchestrator.plot.panels import NAMES
+
+    if axis not in ("step", "time"):
+        raise UserError(f"--x {axis!r} is no axis.", hint="Write --x step or --x time.")
+    unknown = [name for name in metrics if name not in NAMES]
+    if unknown:
+        raise UserError(f"--metric {unknown[0]!r} is unknown.", hint=f"Known: {', '.join(NAMES)}.")
+
+
+def _check_drawn(drawn: Sequence[Drawn], metrics: Sequence[str]) -> None:
+    """Nothing to draw is no empty picture."""
+    there = sorted({key for run in drawn for key in run.keys})
+    if not there:
+        one = len(drawn) == 1
+        who = f"{printable(drawn[0].run_id)} has no" if one else "None of these runs has"
+        raise NotFound(
+            f"{who} metrics yet.",
+            hint="Entrypoints built on orchestrator.training report; so does whatever writes "
+            "attempts/NNN/metrics.jsonl.",
+        )
+    missing = [name for name in metrics if name not in there]
+    if metrics and len(missing) == len(metrics):
+        raise NotFound(
+            f"There is no {missing[0]} in these runs.", hint=f"Known: {', '.join(there)}."
+        )
+
+
+def _print(drawn: Sequence[Drawn], axis: str, metrics: Sequence[str], *, log: bool) -> None:
+    from orchestrator.plot.terminal import Look, page
+
+    look = Look(shutil.get_terminal_size((80, 24)).columns, coloured(sys.stdout), _unicode())
+    emit(page(drawn, look, axis="time" if axis == "time" else "step", log=log, only=metrics))
+
+
+def _unicode() -> bool:
+    """Python takes LC_ALL=C for UTF-8; who has set it may have a terminal that is not."""
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    return encoding == "utf8" and os.environ.get("LC_ALL") not in ("C", "POSIX")
+
+
+def _write(path: Path, drawn: Sequence[Drawn]) -> None:
+    from orchestrator.plot.html import html_page
+
+    try:
+        path.write_text(html_page(drawn, time.time()), encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror}.", hint="Choose another FILE for --html."
+        ) from error
+
+
+def _fields(drawn: Sequence[Drawn], metrics: Sequence[str], html: Path | None) -> dict[str, Any]:
+    from orchestrator.plot.fields import run_fields
+
+    return {
+        "runs": [run_fields(run, metrics) for run in drawn],
+        "html": None if html is None else str(html),
+    }

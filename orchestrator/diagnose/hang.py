@@ -1,0 +1,130 @@
+"""The verdict on ranks that were ended because none got on: for whom did the others wait?"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from orchestrator.diagnose.evidence import first_of
+from orchestrator.diagnose.match import Ending, explain
+from orchestrator.diagnose.root import Case
+from orchestrator.diagnose.stacks import Place, grouped, place, stopped_ranks
+from orchestrator.diagnose.tail import Tail, read_rank_tail
+from orchestrator.diagnose.verdict import Evidence, Stand, Verdict
+from orchestrator.diagnose.witness import Witness
+from orchestrator.runs.words import sentence
+
+MOST_RANKS = 8192
+READERS = 16
+"""Logs that are read at the same time: on a shared filesystem each is a wait."""
+_STACK_BYTES = 32 * 1024
+
+
+def verdict(case: Case, found: Sequence[Witness]) -> Verdict:
+    """`found`: the witnesses that left records; the stacks of all ranks are read."""
+    tails = _tails(case)
+    places = {rank: where for rank, tail in tails.items() if (where := place(tail))}
+    silent = sorted(set(tails) - set(places))
+    stopped = stopped_ranks(places) or (silent if _all_wait(places) else [])
+    stands = _stands(places, silent, set(stopped))
+    match = explain(case.rules, Ending(signal=signal.SIGABRT, ended="hang"))
+    told = Verdict(
+        "failed",
+        "hang",
+        "",
+        case.attempt,
+        rule=match.rule.id if match else "",
+        cause=sentence(match.cause) if match else "",
+        next=match.rule.next if match else "",
+        stands=stands,
+    )
+    if not stopped:
+        node = next(node for node in case.nodes if node.reason == "hang")
+        said = node.message or (match.cause if match else "")
+        words = f"node {node.node} ({node.host}): {said}"
+        return replace(told, node=node.node, sentence=sentence(words))
+    first = next((one for one in found if one.rank == stopped[0]), None)
+    first = first or case.silent(stopped[0], Witness(stopped[0], None, "", None, 0.0))
+    return replace(
+        told,
+        first=first_of(first),
+        node=first.node,
+        sentence=sentence(_said(first, places, stopped)),
+        next=_next(first, places) or told.next,
+        evidence=_evidence(case, first, tails.get(first.rank), places),
+        unsure=tuple(stopped[1:]),
+    )
+
+
+def _tails(case: Case) -> dict[int, Tail]:
+    """The end of each rank's log."""
+    homes = [(node.node, rank) for node in case.nodes for rank in sorted(node.ranks)][:MOST_RANKS]
+
+    def read(home: tuple[int, int]) -> Tail:
+        node, rank = home
+        return read_rank_tail(case.layout.node(case.attempt, node), rank, _STACK_BYTES)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return dict(zip((rank for _, rank in homes), pool.map(read, homes), strict=True))
+
+
+def _all_wait(places: Mapping[int, Place]) -> bool:
+    """Then those that left no stack are who they waited for."""
+    return bool(places) and all(one.doing != "elsewhere" for one in places.values())
+
+
+def _stands(
+    places: Mapping[int, Place], silent: Sequence[int], stopped: set[int]
+) -> tuple[Stand, ...]:
+    rows = []
+    for ranks in grouped(places):
+        one = places[ranks[0]]
+        line = int(one.own.line) if one.own.line.isdecimal() else None
+        guilty = not stopped.isdisjoint(ranks)
+        rows.append(Stand(tuple(ranks), one.call, one.own.file, line, guilty))
+    if silent:
+        rows.append(Stand(tuple(silent), "", stopped=not stopped.isdisjoint(silent)))
+    return tuple(sorted(rows, key=lambda row: (not row.stopped, -len(row.ranks), row.ranks)))
+
+
+def _said(first: Witness, places: Mapping[int, Place], stopped: Sequence[int]) -> str:
+    also = f", or one of {len(stopped) - 1} more," if len(stopped) > 1 else ""
+    where = f" on node {first.node}" if first.node is not None else ""
+    where += f" ({first.host})" if first.host else ""
+    one = places.get(first.rank)
+    if one is None:
+        stood = "stopped and left no stack"
+    else:
+        stood = f"stopped in {one.call} ({short(one.own.file)}:{one.own.line})"
+    waiting = len(places) - sum(rank in places for rank in stopped)
+    others = "the other waited" if waiting == 1 else f"{waiting} others waited"
+    return f"rank {first.rank}{where}{also} {stood} while {others}{_in_call(places, stopped)}"
+
+
+def _next(first: Witness, places: Mapping[int, Place]) -> str:
+    one = places.get(first.rank)
+    if one is None:
+        return ""
+    return f"Look at line {one.own.line} of {one.own.file}: what rank {first.rank} does there."
+
+
+def _in_call(places: Mapping[int, Place], stopped: Sequence[int]) -> str:
+    calls = {one.call for rank, one in places.items() if rank not in stopped}
+    return f" in {calls.pop()}" if len(calls) == 1 else ""
+
+
+def short(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
+
+
+def _evidence(
+    case: Case, first: Witness, tail: Tail | None, places: Mapping[int, Place]
+) -> tuple[Evidence, ...]:
+    one = places.get(first.rank)
+    if one is None or tail is None:
+        return ()
+    path = str(tail.path.relative_to(case.layout.root))
+    text = f"{one.own.file}:{one.own.line} in {one.own.name}"
+    return (Evidence(path, tail.number(one.own.index), text, first.rank),)

@@ -1,0 +1,183 @@
+"""A run that goes on and gets nowhere: nothing was reported or printed for long, or a node's agent
+gives no sign of life. Times are those of the files, which one server's clock gives them all."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from orchestrator.diagnose.tail import read_tail
+from orchestrator.diagnose.verdict import Evidence, Verdict
+from orchestrator.runs.layout import RunLayout
+from orchestrator.runs.observe import Observed
+from orchestrator.runs.words import sentence
+
+MOST_NODES = 256
+MOST_LOGS = 512
+UNREPORTED = 900.0
+"""Seconds without a line from any rank, where nothing tells how fast it should be."""
+LEAST = 180.0
+INTERVALS = 20
+"""So many times the usual time between two reports."""
+SILENT = 180.0
+"""Seconds without a heartbeat: six of them."""
+_REPORTS = 32 * 1024
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The newest report of metrics.jsonl, and how far apart reports were."""
+
+    path: Path
+    last: float
+    """The file's time."""
+    step: int | None
+    usual: float | None
+    line: str
+    number: int | None
+
+
+def standstill(run: Observed, verdict: Verdict) -> Verdict | None:
+    """The verdict on a running run that stands still; None where it gets on, as far as files
+    tell. `verdict` is what is said of it otherwise."""
+    attempt = run.state.attempt
+    nodes = [node for node in run.state.nodes if node.ended is None][:MOST_NODES]
+    if attempt is None or not nodes:
+        return None
+    beats = {node.node: _mtime(run.layout.node(attempt, node.node) / "heartbeat") for node in nodes}
+    heard = [beat for beat in beats.values() if beat is not None]
+    now = max(heard, default=0.0)
+    if not heard or time.time() - now > SILENT:
+        now = time.time()
+    silent = [number for number, beat in beats.items() if beat is not None and now - beat > SILENT]
+    if silent:
+        return _silent(run, verdict, silent, now - min(beats[number] or now for number in silent))
+    return _still(run, verdict, attempt, [node.node for node in nodes], now)
+
+
+def _silent(run: Observed, verdict: Verdict, nodes: list[int], seconds: float) -> Verdict:
+    hosts = {node.node: node.host for node in run.state.nodes}
+    more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
+    words = f"node {nodes[0]} ({hosts[nodes[0]]}){more} gave no sign of life for {_age(seconds)}"
+    return Verdict(
+        "running",
+        verdict.state,
+        sentence(f"it is said to run, and {words}"),
+        verdict.attempt,
+        node=nodes[0],
+        rule="no-heartbeat",
+        cause=sentence(f"{words}: the node, or its way to the filesystem, may be gone"),
+        next="`sinfo -N` tells what SLURM thinks of the node; `ptx cancel` ends the run.",
+    )
+
+
+def _still(
+    run: Observed, verdict: Verdict, attempt: int, nodes: list[int], now: float
+) -> Verdict | None:
+    pace = _pace(run.layout, attempt)
+    logs = list(_logs(run.layout, attempt, nodes))
+    spoke = max(logs, default=None)
+    if pace is not None:
+        limit = max(LEAST, INTERVALS * pace.usual) if pace.usual is not None else UNREPORTED
+        quiet = now - pace.last
+        before = f"; before, a report came every {_age(pace.usual)}" if pace.usual else ""
+        what = f"no step was reported for {_age(quiet)} (the last was {pace.step}{before})"
+    elif spoke is not None:
+        limit, quiet = UNREPORTED, now - spoke[0]
+        what = f"no rank printed anything for {_age(quiet)}"
+    else:
+        return None
+    if quiet <= limit:
+        return None
+    return Verdict(
+        "running",
+        verdict.state,
+        sentence(f"it runs and stands still: {what}"),
+        verdict.attempt,
+        rule="stands-still",
+        cause=sentence(f"{what}: a rank may hang, and the others wait for it"),
+        next="restart.hang_after in the spec has such ranks say where they stand, and starts them "
+        "again. `py-spy dump --pid PID` on their node shows it now, where that is allowed.",
+        evidence=_evidence(run.layout, pace, spoke),
+    )
+
+
+def _evidence(
+    layout: RunLayout, pace: Pace | None, spoke: tuple[float, Path] | None
+) -> tuple[Evidence, ...]:
+    rows = []
+    if pace is not None:
+        path = str(pace.path.relative_to(layout.root))
+        rows.append(Evidence(path, pace.number, pace.line))
+    tail = read_tail(spoke[1]) if spoke is not None else None
+    if tail is not None and tail.lines:
+        index = len(tail.lines) - 1
+        path = str(tail.path.relative_to(layout.root))
+        rows.append(Evidence(path, tail.number(index), tail.lines[index]))
+    return tuple(rows)
+
+
+def _pace(layout: RunLayout, attempt: int) -> Pace | None:
+    path = layout.metrics(attempt)
+    tail, written = read_tail(path, _REPORTS), _mtime(path)
+    rows = [(index, row) for index, line in enumerate(tail.lines) if (row := _row(line))]
+    if not rows or written is None:
+        return None
+    times = [t for _, row in rows if isinstance(t := row.get("t"), int | float)]
+    gaps = [after - before for before, after in pairwise(times)]
+    index, last = rows[-1]
+    step = last.get("step")
+    return Pace(
+        path,
+        written,
+        step if isinstance(step, int) else None,
+        statistics.median(gaps) if gaps else None,
+        tail.lines[index],
+        tail.number(index),
+    )
+
+
+def _row(line: str) -> dict[str, object] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:  # half written, or cut for its length
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _logs(layout: RunLayout, attempt: int, nodes: list[int]) -> Iterator[tuple[float, Path]]:
+    """When each rank last printed anything, and where."""
+    left = MOST_LOGS
+    for node in nodes:
+        try:
+            entries = sorted(os.scandir(layout.node(attempt, node)), key=lambda one: one.name)
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.name.startswith("rank-") and ".log" in entry.name and left > 0:
+                left -= 1
+                try:
+                    found = entry.stat()
+                except OSError:
+                    continue
+                if found.st_size:
+                    yield found.st_mtime, Path(entry.path)
+
+
+def _mtime(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
+
+
+def _age(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,68 @@
+"""Reading files that somebody else may have put there: never waiting, never without bound."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_BLOCK, _LEAST = 1 << 20, 1 << 12
+LARGEST = 10**9
+"""Of any number that is counted: ranks, nodes, attempts. A larger one is damage."""
+END_OF_TIME = 253_402_214_400.0
+"""31 December 9999, in epoch seconds: what is beyond is no time, and no calendar can show it."""
+
+
+def open_regular(path: str | Path) -> tuple[int, os.stat_result]:
+    """A descriptor to read from, and what it looks like. Raises OSError, also for what is no
+    regular file: the open of a FIFO that nobody writes to would never return."""
+    descriptor = os.open(path, _FLAGS)
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode):
+        return descriptor, found
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def open_file(path: str | Path) -> BinaryIO:
+    """The same as a file object, which the caller closes. Raises OSError."""
+    return open(open_regular(path)[0], "rb")  # noqa: PTH123 - a descriptor, not a path
+
+
+def read_from(descriptor: int, size: int, expected: int = _BLOCK) -> bytes:
+    """At most `size` bytes from where the descriptor stands, `expected` of them in one call: room
+    that is not needed costs time too. Raises OSError."""
+    parts = []
+    block_size = max(min(expected + 1, _BLOCK), _LEAST)
+    while size > 0:
+        block = os.read(descriptor, min(size, block_size))
+        parts.append(block)
+        if len(block) < min(size, block_size):  # the end of a regular file
+            break
+        size -= len(block)
+    return b"".join(parts) if len(parts) > 1 else parts[0]
+
+
+def read_bytes(path: str | Path, limit: int) -> bytes:
+    """All of a regular file. Raises OSError, also for one of more than `limit` bytes."""
+    descriptor, found = open_regular(path)
+    try:
+        data = read_from(descriptor, limit + 1, found.st_size)
+    finally:
+        os.close(descriptor)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, "larger than any such file", str(path))
+    return data
+
+
+def read_tail(path: str | Path, size: int) -> bytes:
+    """At most the last `size` bytes of a regular file. Raises OSError."""
+    descriptor, found = open_regular(path)
+    try:
+        os.lseek(descriptor, max(0, found.st_size - size), os.SEEK_SET)
+        return read_from(descriptor, size, min(size, found.st_size))
+    finally:
+        os.close(descriptor)
