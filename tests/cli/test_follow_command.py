@@ -65,7 +65,7 @@ def test_a_failed_run_ends_with_the_first_rank_that_failed(run: FakeRun) -> None
         "last lines of rank 1, which failed first:\n  | Traceback\n  | ValueError: bad batch\n"
         in done.stderr
     )
-    assert "Rank 1 on node 0 exited with 7: ValueError: bad batch." in done.stderr
+    assert "Rank 1 on node 0 (here) exited with 7: ValueError: bad batch." in done.stderr
     assert "ptx logs demo-abc123 --rank 1" in done.stderr
 
 

@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from logs_run import PATIENCE, ROOT, FakeRun, Terminal, ptx, run_ptx
+
+from orchestrator.logs.line import stamp_of
 
 
 @pytest.fixture
@@ -57,7 +58,8 @@ def test_options_narrow_what_is_shown(run: FakeRun) -> None:
         "[0 node-0000] step 3 loss 2",
     ]
     assert out(run, "--grep", "step", "--tail", "1") == ["[0 node-0000] step 4 loss 1"]
-    assert out(run, "--since", f"{time.time() - run.began - 3.2:.3f}s")[0].endswith("warning 3")
+    assert out(run, "--since", stamp_of(run.began + 3.2))[0].endswith("warning 3")
+    assert out(run, "--until", stamp_of(run.began + 0.7)) == out(run)[:2]
     assert out(run, "--node", "node-0000", "--attempt", "0") == out(run)
 
 
@@ -81,6 +83,10 @@ def test_json_is_one_object_a_line(run: FakeRun) -> None:
         (["--attempt", "2"], 3, "Attempts with logs: 0"),
         (["--since", "noon"], 2, "--since 10m"),
         (["--tail", "-1"], 2, "--tail"),
+        (["--until", "never"], 2, "--until 10m"),
+        (["--level", "loud"], 2, "WARNING"),
+        (["--raw"], 2, "--rank 0"),
+        (["--first-error", "--dedupe"], 2, "exclude"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(
@@ -133,6 +139,60 @@ def test_following_shows_what_comes_and_ends_with_the_run(tmp_path: Path) -> Non
         run.end(0, 0)
         assert process.stdout.read() == "[1 node-0000] last\n"
         assert process.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (0, 7)])
+def test_following_ends_with_the_exit_code_of_the_run(
+    tmp_path: Path, codes: tuple[int, int]
+) -> None:
+    run = FakeRun.create(tmp_path)
+    run.start()
+    run.log(0, "a line", at=0)
+    run.end(*codes)
+    done = run_ptx("logs", run.layout.root, "--follow")
+    assert (done.returncode, done.stdout) == (int(any(codes)), "[0 node-0000] a line\n")
+    assert ("next: ptx why demo-abc123" in done.stderr) == any(codes)
+
+
+def test_levels_the_first_error_and_lines_told_once(tmp_path: Path) -> None:
+    run = FakeRun.create(tmp_path)
+    run.start()
+    for rank in range(2):
+        run.log(rank, f"step 1 of rank {rank}", at=rank / 10)
+        run.log(rank, f"WARNING:root:slow {rank}", at=1 + rank / 10)
+    trace = ("Traceback (most recent call last):", '  File "a.py", line 3', "KeyError: 'x'")
+    run.log(1, *trace, mark="e", at=2)
+    run.log(0, "RuntimeError: peer closed", mark="e", at=3)
+    run.end(1, 1)
+    shown = [f"[1 node-0000 err] {line}" for line in trace]
+    assert out(run, "--level", "error") == [*shown, "[0 node-0000 err] RuntimeError: peer closed"]
+    assert out(run, "--dedupe") == [
+        "[0-1 \u00d72 ranks] step 1 of rank 0",
+        "[0-1 \u00d72 ranks] WARNING:root:slow 0",
+        *shown,
+        "[0 node-0000 err] RuntimeError: peer closed",
+    ]
+    for follow in ([], ["--follow"]):
+        done = run_ptx("logs", run.layout.root, "--first-error", *follow)
+        assert done.stdout.splitlines() == shown and "ptx why" in done.stderr
+        done = run_ptx("logs", run.layout.root, "--dedupe", *follow)
+        assert done.stdout.splitlines() == out(run, "--dedupe")
+    (first, *_) = [json.loads(line) for line in out(run, "--dedupe", "--json")]
+    assert first["ranks"] == [0, 1] and first["text"] == "step 1 of rank 0"
+
+
+def test_raw_is_every_byte_of_one_rank_and_never_for_a_terminal(run: FakeRun) -> None:
+    path = run.layout.rank_log(0, 0, 1)
+    stamp = stamp_of(run.began + 9).encode()
+    path.write_bytes(stamp + b" O \r10%\n" + stamp + b" e \r20%\xff\x1b[2J\n")
+    for follow in ([], ["--follow"]):
+        done = subprocess.run(
+            ptx("logs", run.layout.root, "--rank", "1", "--raw", *follow),
+            cwd=ROOT, capture_output=True, timeout=PATIENCE, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, b"\r10%\r20%\xff\x1b[2J\n"), done.stderr
+    terminal = Terminal(ptx("logs", run.layout.root, "--rank", "1", "--raw"))
+    assert terminal.end() == 2 and "a terminal would obey it" in terminal.shown
 
 
 def test_before_the_first_line_it_says_what_the_run_does(tmp_path: Path) -> None:

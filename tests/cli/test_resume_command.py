@@ -17,6 +17,7 @@ from support.made_checkpoints import made_checkpoint
 from support.made_runs import MadeRun
 from support.ptx import CHECKOUT, Ptx
 
+from orchestrator.checkpoints.manifest import Manifest
 from orchestrator.runs.events import read_events
 from orchestrator.runs.layout import RunLayout
 
@@ -86,6 +87,64 @@ def test_a_run_that_failed_is_put_right_and_completes(ptx: Ptx, run: Path) -> No
     again = ptx.ok("resume", "again", "--dry-run", "--json")
     told = json.loads(again)
     assert (told["attempt"], told["changes"], told["job_id"]) == (2, [], None)
+
+
+def test_a_resumed_run_can_be_watched_from_where_it_begins(ptx: Ptx, run: Path) -> None:
+    said = run / "attempts/000/node-0000/rank-00000.log"
+    said.write_text("2026-11-21T00:47:11.123456Z o in the first attempt\n")
+    done = ptx("resume", "again", "--follow", "--set", "setup=[]", "--set", "env.WORD=after")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == run.name
+    assert [line for line in lines[1:] if line.endswith("after")], done.stdout
+    assert "first attempt" not in done.stdout
+    assert f"{run.name} completed after" in done.stderr
+    refused = ptx("resume", "again", "--follow", "--dry-run")
+    assert refused.returncode == 2
+    assert "do not go together" in refused.stderr
+
+
+def test_a_resumption_is_told_that_a_save_takes_longer_than_the_warning(
+    ptx: Ptx, run: Path
+) -> None:
+    """By what the run's own saves took; not by what another run's did."""
+    saved(run, "step-00000040.a000", 200.0)
+    made = ("--set", "scheduler=slurm", "--set", "resources.time_limit=2h")
+    done = ptx("resume", "again", "--dry-run", *made, "--set", "checkpoint.on_signal=true")
+    assert "a save took 200 s (step 40 of " in done.stderr
+    assert "of which 90 s are for saving" in done.stderr
+    assert "set slurm.signal_before to 430 or more" in done.stderr
+    enough = ("--set", "checkpoint.on_signal=true", "--set", "slurm.signal_before=430")
+    assert "a save took" not in ptx("resume", "again", "--dry-run", *made, *enough).stderr
+
+
+@pytest.mark.parametrize("command", ["validate", "submit"])
+def test_the_warning_is_held_against_the_saves_of_earlier_runs_of_the_name(
+    ptx: Ptx, run: Path, tmp_path: Path, command: str
+) -> None:
+    spec = tmp_path / "again.yaml"
+    text = SPEC.replace("procs_per_node: 1", "procs_per_node: 1, time_limit: 2h")
+    text += "scheduler: slurm\ncheckpoint: {every_steps: 10}\nslurm: {signal_before: 20}\n"
+    spec.write_text(text)
+    argv = [command, str(spec), *(["--dry-run"] if command == "submit" else [])]
+    unknown = ptx(*argv).stderr
+    assert "the ranks are warned 20 s before the time limit, and in that time they" in unknown
+    saved(run, "step-00000040.a000", 3.0)
+    assert "warned" not in ptx(*argv).stderr
+    saved(run, "step-00000050.a000", 9.0)
+    told = ptx(*argv).stderr
+    assert ":8:24: warning[conflict]: the ranks are warned 20 s" in told
+    assert "a save took 9 s (step 50 of again-" in told
+    spec.write_text(text.replace("name: again", "name: again-b"))
+    assert "and in that time they" in ptx(*argv).stderr
+
+
+def saved(run: Path, name: str, seconds: float) -> None:
+    """A committed checkpoint whose save took so long."""
+    folder = run / "checkpoints" / name
+    folder.mkdir(parents=True)
+    manifest = Manifest(run.name, int(name[5:13]), 0, 0.0, 1, {}, {}, (), {"save_seconds": seconds})
+    (folder / "manifest.json").write_bytes(manifest.to_json())
 
 
 def test_a_dry_run_prints_everything_and_touches_nothing(ptx: Ptx, run: Path) -> None:

@@ -57,7 +57,7 @@ def test_before_the_first_run_status_says_how_to_start_one(ptx: Ptx) -> None:
     done = ptx("status")
     assert (done.returncode, done.stdout) == (0, "")
     assert "next: ptx submit jobs/quickstart.yaml" in done.stderr
-    assert json.loads(ptx.ok("status", "--json")) == {"v": 1, "runs": []}
+    assert json.loads(ptx.ok("status", "--json")) == {"v": 1, "runs": [], "left_out": 0}
 
 
 def test_the_table_shows_every_run_newest_first(ptx: Ptx, root: Path) -> None:
@@ -166,7 +166,7 @@ def test_the_page_of_a_failed_run_says_what_one_wants_at_night(ptx: Ptx, root: P
     done = ptx("status", "r")
     for words in (
         "r-aaaaaa  failed",
-        "Rank 1 on node 0 exited with 1: ValueError: bad batch.",
+        "Rank 1 on node 0 (n0) exited with 1: ValueError: bad batch.",
         "1 node x 2 ranks",
         "  | ValueError: bad batch",
         "attempts/000/node-0000/rank-00001.log",
@@ -212,7 +212,7 @@ def test_wait_tells_the_end_by_its_exit_code(
     assert main(["wait", "good"]) == 0
     assert capsys.readouterr().out == "good-aaaaaa completed: All 2 ranks exited with 0.\n"
     assert main(["wait", "bad"]) == 1
-    assert "bad-bbbbbb failed: Rank 1 on node 0 exited with 1" in capsys.readouterr().err
+    assert "bad-bbbbbb failed: Rank 1 on node 0 (n0) exited with 1" in capsys.readouterr().err
     assert main(["wait", "bad", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert (told["state"], told["error"]["code"]) == ("failed", "job-failed")

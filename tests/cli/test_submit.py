@@ -166,13 +166,6 @@ def holders_of_the_secret(run: Path) -> list[str]:
     return [path.name for path in files if SECRET.encode() in path.read_bytes()]
 
 
-def test_a_setting_that_does_nothing_yet_is_said(ptx: Ptx, spec: Path) -> None:
-    spec.write_text(SPEC + "logging: {rotate: 1GB}\n")
-    done = ptx("submit", str(spec), "--dry-run")
-    assert done.returncode == 0
-    assert "these settings have no effect yet: logging.rotate" in done.stderr
-
-
 @pytest.mark.parametrize("name", ["a\nb", "$(touch canary)", "`touch canary`", "a;b", "-x", "../x"])
 def test_a_hostile_name_is_refused_and_nothing_of_it_runs(
     ptx: Ptx,

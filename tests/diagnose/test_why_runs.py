@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import signal
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from support.made_logs import leave, node_ended
 from support.made_runs import MadeRun
 
+from orchestrator.cli.why_page import why_page
 from orchestrator.diagnose.verdict import Verdict
 from orchestrator.diagnose.why import one_line, why
 from orchestrator.runs.observe import observe_one
@@ -423,3 +425,83 @@ def test_many_ranks_with_long_logs_cost_their_ends_only(tmp_path: Path) -> None:
 def _bytes_read() -> int:
     fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
     return int(fields["rchar"])
+
+
+def test_the_rank_that_was_in_another_operation_under_the_same_number_is_named(
+    make: MadeRun,
+) -> None:
+    for rank in range(4):
+        text = WATCHDOG.format(rank=rank, seq=9)
+        leave(make, rank, text.replace("ALLREDUCE", "BROADCAST") if rank == 3 else text, code=ABORT)
+    told = over(node_ended(make, dict.fromkeys(range(4), ABORT), first=0))
+    assert told.first is not None
+    assert (told.first.rank, told.rule) == (3, "different-calls")
+    assert "rank 3 in BROADCAST" in told.sentence
+
+
+def test_what_the_kernel_said_counts_more_than_an_unknown_error_of_cuda(make: MadeRun) -> None:
+    leave(make, 1, traceback("torch.AcceleratorError: CUDA error: unknown error"), code=1)
+    log = make.layout.node(0, 0) / "launcher.log"
+    log.write_text("[88.1] NVRM: Xid (PCI:0000:44:00): 79, pid=1, GPU has fallen off the bus.\n")
+    told = over(node_ended(make, {0: TERM, 1: 1, 2: TERM, 3: TERM}, first=1))
+    assert told.first is not None
+    assert (told.first.rank, told.rule) == (1, "gpu-xid")
+
+
+def test_the_newest_part_of_a_log_is_read_and_a_compressed_one_too(make: MadeRun) -> None:
+    log = leave(make, 1, traceback("ModuleNotFoundError: No module named 'apex'"), code=1)
+    newest = log.with_name("rank-00001.0002.log.gz")
+    newest.write_bytes(gzip.compress(log.read_bytes()))
+    log.write_text("")
+    told = over(node_ended(make, {0: TERM, 1: 1, 2: TERM, 3: TERM}, first=1))
+    assert told.rule == "module-missing"
+    assert told.evidence[0].path.endswith("rank-00001.0002.log.gz")
+    assert told.evidence[0].line == 4
+
+
+def test_a_hang_of_many_ranks_is_told_in_two_lines(tmp_path: Path) -> None:
+    run = MadeRun(tmp_path, "wide-aaaaaa", nodes=8, procs=8).submitted()
+    for node in range(8):
+        run.started(node)
+        for rank in range(node * 8, node * 8 + 8):
+            frames = ELSEWHERE if rank == 41 else IN_COLLECTIVE
+            leave(run, rank, STACK.format(frames=frames), code=ABORT, node=node)
+        codes = dict.fromkeys(range(node * 8, node * 8 + 8), ABORT)
+        node_ended(run, codes, node=node, reason="hang", message="no step for 60 s")
+    told = over(run)
+    assert told.first is not None
+    assert (told.first.rank, told.node, told.unsure) == (41, 5, ())
+    assert [(len(one.ranks), one.call, one.stopped) for one in told.stands] == [
+        (1, "load", True),
+        (63, "all_reduce", False),
+    ]
+    assert "63 ranks: all_reduce, train.py:40" in why_page(
+        observe_one(run.layout, ask=False)[0], told
+    )
+
+
+def test_a_rank_that_left_no_stack_while_all_others_waited_is_who_they_waited_for(
+    make: MadeRun,
+) -> None:
+    for rank in range(4):
+        text = "step 3" if rank == 2 else STACK.format(frames=IN_COLLECTIVE)
+        leave(make, rank, text, code=KILL if rank == 2 else ABORT)
+    codes = {0: ABORT, 1: ABORT, 2: KILL, 3: ABORT}
+    told = over(node_ended(make, codes, reason="hang", message="no step for 60 s"))
+    assert told.first is not None
+    assert told.first.rank == 2
+    assert "left no stack" in told.sentence
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "/no/such/file.py", "/", "\\0"])
+def test_a_stack_may_name_any_file_and_none_is_read_that_is_no_script(
+    name: str, make: MadeRun
+) -> None:
+    frames = f'  File "{name}", line 7 in load'
+    for rank in range(4):
+        text = STACK.format(frames=frames if rank == 1 else IN_COLLECTIVE)
+        leave(make, rank, text, code=ABORT)
+    codes = dict.fromkeys(range(4), ABORT)
+    told = over(node_ended(make, codes, reason="hang", message="no step for 60 s"))
+    assert told.first is not None
+    assert told.first.rank == 1

@@ -2,20 +2,33 @@
 
 The file named by $NVML_STAND_IN describes them as JSON: a list of
 `{"uuid", "name", "used", "total", "utilisation", "compute": [[pid, bytes]], "graphics": [...],
-"mig": null | [{...}]}`; a text instead of the list is a driver that does not answer, null a GPU
-that is lost. Names, results and errors are those of the real package.
+"mig": null | [{...}], "power": watts, "temperature", "ecc", "clocks": mask, "old_driver",
+"xids": [...], "hangs": true}`; a text instead of the list is a driver that does not answer, null a
+GPU that is lost. Names, results and errors are those of the real package.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 NVML_DEVICE_MIG_DISABLE, NVML_DEVICE_MIG_ENABLE = 0, 1
 nvmlMemory_v2 = 0x02000028
+NVML_TEMPERATURE_GPU = 0
+NVML_MEMORY_ERROR_TYPE_UNCORRECTED = 1
+NVML_VOLATILE_ECC = 0
+nvmlEventTypeXidCriticalError = 8
+nvmlClocksThrottleReasonGpuIdle = 1
+nvmlClocksThrottleReasonSwPowerCap = 4
+nvmlClocksThrottleReasonHwSlowdown = 8
+nvmlClocksThrottleReasonSyncBoost = 16
+nvmlClocksThrottleReasonSwThermalSlowdown = 32
+nvmlClocksThrottleReasonHwThermalSlowdown = 64
+nvmlClocksThrottleReasonHwPowerBrakeSlowdown = 128
 
 _gpus: list[dict[str, Any] | None] | None = None
 
@@ -41,6 +54,10 @@ class NVMLError_NotFound(NVMLError):
 
 
 class NVMLError_NotSupported(NVMLError):
+    pass
+
+
+class NVMLError_Timeout(NVMLError):
     pass
 
 
@@ -96,7 +113,70 @@ def nvmlDeviceGetMemoryInfo(device: dict[str, Any], version: int | None = None) 
     return SimpleNamespace(used=device.get("used", 0), total=device.get("total", 100 << 30))
 
 
+def nvmlDeviceGetHandleByUUID(uuid: str) -> dict[str, Any]:
+    for gpu in _all():
+        for device in (gpu, *((gpu or {}).get("mig") or ())):
+            if device is not None and device["uuid"] == uuid:
+                return device
+    raise NVMLError_NotFound("Not Found")
+
+
+def nvmlDeviceGetIndex(device: dict[str, Any]) -> int:
+    return _all().index(device)
+
+
+def _fact(device: dict[str, Any], name: str) -> Any:
+    if device.get(name) is None:
+        raise NVMLError_NotSupported("Not Supported")
+    return device[name]
+
+
+def nvmlDeviceGetPowerUsage(device: dict[str, Any]) -> int:
+    return int(1000 * _fact(device, "power"))
+
+
+def nvmlDeviceGetTemperature(device: dict[str, Any], sensor: int) -> int:
+    return int(_fact(device, "temperature"))
+
+
+def nvmlDeviceGetTotalEccErrors(device: dict[str, Any], kind: int, counter: int) -> int:
+    return int(_fact(device, "ecc"))
+
+
+def nvmlDeviceGetCurrentClocksThrottleReasons(device: dict[str, Any]) -> int:
+    return int(_fact(device, "clocks"))
+
+
+def nvmlDeviceGetCurrentClocksEventReasons(device: dict[str, Any]) -> int:
+    if device.get("old_driver"):
+        raise NVMLError_NotSupported("Function Not Found")
+    return int(_fact(device, "clocks"))
+
+
+def nvmlEventSetCreate() -> list[dict[str, Any]]:
+    return []
+
+
+def nvmlDeviceRegisterEvents(
+    device: dict[str, Any], types: int, events: list[dict[str, Any]]
+) -> None:
+    if types != nvmlEventTypeXidCriticalError or "xids" not in device:
+        raise NVMLError_NotSupported("Not Supported")
+    events.append(device)
+
+
+def nvmlEventSetWait_v2(events: list[dict[str, Any]], timeoutms: int) -> Any:
+    for device in events:
+        if device["xids"]:
+            xid = device["xids"].pop(0)
+            kind = nvmlEventTypeXidCriticalError
+            return SimpleNamespace(device=device, eventType=kind, eventData=xid)
+    raise NVMLError_Timeout("Timeout")
+
+
 def nvmlDeviceGetUtilizationRates(device: dict[str, Any]) -> Any:
+    if device.get("hangs"):
+        time.sleep(1e6)
     if device.get("utilisation") is None:
         raise NVMLError_NotSupported("Not Supported")
     return SimpleNamespace(gpu=device["utilisation"], memory=0)

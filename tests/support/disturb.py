@@ -99,5 +99,13 @@ def ranks_of(run: Path, node: int) -> list[int]:
     ]
 
 
+def supervisors_of(run: Path) -> list[int]:
+    """The supervisor of the run's job; its batch script, which holds it, is none."""
+    plan = str(run / "bundle" / "plan.json")
+    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    words = {pid: command(pid).split() for pid in pids}
+    return [pid for pid, argv in words.items() if "job" in argv and plan in argv and "-I" in argv]
+
+
 def agents_of(run: Path, node: int) -> list[int]:
     return [pid for pid in processes_of(run, node) if "agent.pyz node" in command(pid)]

@@ -53,8 +53,16 @@ TEXT = torch.tensor(list(Path(__file__).read_bytes()), dtype=torch.uint8)
 class Dropping(ByteTransformer):
     """What is drawn at a step depends on what was drawn before."""
 
+    steps, overflow_at = 0, 0
+    """Micro batches so far; the one whose gradients are infinite, though its loss is not."""
+
     def forward(self, tokens: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
-        return F.dropout(super().forward(tokens, positions), 0.1, self.training)
+        scores = F.dropout(super().forward(tokens, positions), 0.1, self.training)
+        if self.training:
+            Dropping.steps += 1
+            if Dropping.steps == Dropping.overflow_at:
+                scores.register_hook(lambda gradient: gradient * float("inf"))
+        return scores
 
 
 class Data(Windows):
@@ -141,6 +149,7 @@ def attempt(
     layout = layout_of(plan, rank.rank)
     each = training.micro_batch * training.accumulation
     plan = dataclasses.replace(plan, global_batch=each * layout.data_size)
+    Dropping.steps, Dropping.overflow_at = 0, case.get("overflow", {}).get(str(rank.rank), 0)
     objective = NextByte(Dropping(context=CONTEXT, dim=16, layers=2, heads=2))
     engine = build_engine(objective, plan, rank, layout)
     torch.manual_seed(training.seed + layout.data_rank)

@@ -373,7 +373,7 @@ CASES: tuple[Case, ...] = (
     Case(
         "hang",
         "hang",
-        gloo("if rank == 1:\n    time.sleep(60)\n" + SUM, seconds=3),
+        gloo("if rank == 1:\n    time.sleep(60)\n" + SUM, seconds=8),
         "hang",
         1,
         "gloo-timeout",
@@ -382,7 +382,7 @@ CASES: tuple[Case, ...] = (
         "hang-4",
         "hang",
         gloo(
-            "print('step 1')\nif rank == 2:\n    while True: time.sleep(1)\n" + SUM * 5, seconds=3
+            "print('step 1')\nif rank == 2:\n    while True: time.sleep(1)\n" + SUM * 5, seconds=8
         ),
         "hang",
         2,
@@ -392,7 +392,7 @@ CASES: tuple[Case, ...] = (
     Case(
         "hang-accelerate",
         "hang",
-        gloo("if rank == 0:\n    time.sleep(60)\n" + SUM, seconds=3),
+        gloo("if rank == 0:\n    time.sleep(60)\n" + SUM, seconds=8),
         "hang",
         0,
         "gloo-timeout",

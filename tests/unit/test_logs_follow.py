@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.agent.log_limits import Limits
+from orchestrator.agent.rank_log import RankLog
 from orchestrator.logs import follow as module
+from orchestrator.logs import patrol
 from orchestrator.logs.follow import Follower
 from orchestrator.logs.line import TEXT, Entry, stamp_of
 from orchestrator.logs.pace import SOONEST, Pace
@@ -198,31 +201,75 @@ def test_looks_become_rare_where_nothing_changes() -> None:
     assert pace.due == 1002.0
 
 
-def test_hundreds_of_idle_files_are_looked_at_rarely(
-    layout: RunLayout, monkeypatch: pytest.MonkeyPatch
+class Files:
+    """Each look takes a millisecond of a clock of its own, as a question to a file server may."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.looks: list[int] = []
+        self.growing: set[int] = set()
+        monkeypatch.setattr(patrol.time, "monotonic", lambda: self.now)
+
+    def look(self, file: list[int], _: float) -> bool:
+        self.now += 0.001
+        self.looks.append(file[0])
+        return file[0] in self.growing
+
+
+def test_resting_files_take_a_small_share_of_the_time_and_all_get_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By a clock of its own: a minute of ticks over 300 resting files and one that grows."""
-    for rank in range(300):
-        append(layout, rank, "")
-    clock, looks = [0.0], [0]
-    read = module.LogReader.read
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+    files = Files(monkeypatch)
+    round_ = patrol.Patrol(files.look)
+    for number in range(300):
+        round_.add([number])
+    while files.now < 2 * patrol.HOT:
+        round_.turn()
+        files.now += 0.1
+    files.looks.clear()
+    files.growing = {7}
+    begun = files.now
+    while files.now < begun + 30:
+        round_.turn()
+        files.now += 0.1
+    assert set(files.looks) == set(range(300))
+    resting = [number for number in files.looks if number != 7]
+    assert len(resting) * 0.001 < 2 * patrol.SHARE * 30
+    assert files.looks.count(7) > 20 / 0.11  # at each turn, once it was seen to grow
 
-    def counted(self: module.LogReader, size: int) -> list[Entry] | None:
-        looks[0] += 1
-        return read(self, size)
 
-    monkeypatch.setattr(module.LogReader, "read", counted)
+def test_the_parts_of_a_log_that_rotates_while_it_is_followed_come_one_after_another(
+    layout: RunLayout,
+) -> None:
+    log = RankLog(str(layout.rank_log(0, 0, 0)), 0o600, Limits(part=2000))
+    layout.node(0, 0).mkdir(parents=True)
+    run, got, sent = Run(), [], 0
     follower = Follower(layout, Selection())
-    ticks = 0
-    seen = 0
-    for batch in follower.follow(lambda: "over" if clock[0] > 90 else None):
-        clock[0] += SOONEST
-        ticks += 1
-        seen += len(batch)
-        if clock[0] < 30:
-            looks[0] = 0
-        append(layout, 7, line(str(ticks)))
-    assert ticks > 800 and seen >= ticks - 2
-    assert looks[0] < 0.15 * 300 * 600  # of all looks that a plain poll would take in 60 s
+    for batch in follower.follow(run.end):
+        got += batch
+        if sent < 300:
+            for _ in range(20):
+                log.write([line(f"r {sent}").encode()])
+                sent += 1
+        else:
+            run.over = True
+    assert words(got) == [f"r {i}" for i in range(300)]
+    assert len(list(layout.node(0, 0).glob("rank-00000*.log"))) > 4
+
+
+def test_what_the_cap_takes_before_it_was_read_is_named(layout: RunLayout) -> None:
+    layout.node(0, 0).mkdir(parents=True)
+    log = RankLog(str(layout.rank_log(0, 0, 0)), 0o600, Limits(part=1000, most=4000))
+    run, got = Run(), []
+    follower = Follower(layout, Selection())
+    log.write([line("first r").encode()])
+    for batch in follower.follow(run.end):
+        got += batch
+        if len(got) == 1 and not run.over:
+            for i in range(300):
+                log.write([line(f"r {i}").encode()])
+            run.over = True
+    found = [w for w in words(got) if w.startswith("ptx:")]
+    assert found == ["ptx: part"]
+    assert words(got)[-1] == "r 299" and words(got)[0] == "first r"
+    assert log.dropped_bytes > 0

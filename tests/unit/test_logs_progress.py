@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.cli.progress import Style, progress_bar, progress_line, rate, trend
-from orchestrator.logs.metrics import MetricsTail, Progress
+from orchestrator.metrics.tail import MetricsTail, Progress
 from orchestrator.runs.layout import RunLayout
 
 NOW = 1_795_000_000.0

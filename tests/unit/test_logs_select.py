@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import NotFound, UserError
 from orchestrator.logs.line import STAMP, TEXT, stamp_of
-from orchestrator.logs.reader import LogReader
+from orchestrator.logs.moment import moment
+from orchestrator.logs.reader import START as BEGIN
+from orchestrator.logs.reader import LogReader, Position
 from orchestrator.logs.seek import offset_of_last, offset_since
 from orchestrator.logs.select import Numbers, Selection, discover, select, spoken
-from orchestrator.logs.since import since
 from orchestrator.runs.layout import RunLayout
 
 START = 1_795_000_000
@@ -109,7 +110,7 @@ def log_of(path: Path, lines: int, width: int = 60) -> list[str]:
     return texts
 
 
-def from_offset(path: Path, offset: int) -> list[str]:
+def from_offset(path: Path, offset: Position) -> list[str]:
     reader, lines = LogReader(path, 0, offset), []
     while (more := reader.read()) is not None:
         lines += [entry[2] for entry in more]
@@ -164,19 +165,19 @@ def test_a_time_is_found_by_bisection(long_log: tuple[Path, list[str]], second: 
     lines = from_offset(path, offset)
     assert [line for line in lines if line[:STAMP] >= stamp] == written[max(0, second) :]
     assert len(lines) <= len(written[max(0, second) :]) + 1000
-    assert offset_since(path.with_name("missing"), stamp) == 0
+    assert offset_since(path.with_name("missing"), stamp) == BEGIN
 
 
 def test_since_is_a_duration_or_a_time() -> None:
     now = 1_795_000_000.5
-    assert since("10m", now) == stamp_of(now - 600)
-    assert since("1.5h", now) == stamp_of(now - 5400)
-    assert since("2026-11-21T14:30:00+02:00", now) == "2026-11-21T12:30:00.000000Z"
-    assert since("2026-11-21T12:30:00Z", now) == "2026-11-21T12:30:00.000000Z"
-    assert since("999999999d", now) == stamp_of(0)
+    assert moment("10m", now, "--since") == stamp_of(now - 600)
+    assert moment("1.5h", now, "--since") == stamp_of(now - 5400)
+    assert moment("2026-11-21T14:30:00+02:00", now, "--since") == "2026-11-21T12:30:00.000000Z"
+    assert moment("2026-11-21T12:30:00Z", now, "--since") == "2026-11-21T12:30:00.000000Z"
+    assert moment("999999999d", now, "--since") == stamp_of(0)
 
 
 @pytest.mark.parametrize("text", ["", "10", "10 parsecs", "yesterday", "-5m", "2026-13-01"])
 def test_a_bad_time_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--since"):
-        since(text, 0.0)
+        moment(text, 0.0, "--since")

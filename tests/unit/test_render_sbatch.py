@@ -188,7 +188,7 @@ def test_a_run_folder_with_percent_signs_is_doubled_and_one_with_a_backslash_ref
         script({}, Path("/a\\b"))
 
 
-def test_the_script_is_bash_and_becomes_the_supervisor(tmp_path: Path) -> None:
+def test_the_script_is_bash_and_starts_the_supervisor(tmp_path: Path) -> None:
     """Run with a python3 that only shows its arguments: what it is told is what would start."""
     runs = tmp_path / "it's $(touch canary) %j"
     runs.mkdir()
@@ -215,3 +215,35 @@ def test_the_script_is_bash_and_becomes_the_supervisor(tmp_path: Path) -> None:
     assert told[-5:] == ["ptx", "/opt/python", agent, plan_path, "6"]
     assert {"--nodes=2", "--ntasks=2", "--kill-on-bad-exit=1"} <= set(told)
     assert not list(tmp_path.rglob("canary"))
+
+
+@pytest.mark.parametrize(
+    ("ends", "starts", "code"),
+    [
+        (["exit 0"], 1, 0),
+        (["exit 1"], 1, 1),
+        (["kill -9 $$", "exit 0"], 2, 0),
+        (["kill -SEGV $$", "kill -9 $$", "exit 1"], 3, 1),
+        (["kill -TERM $PPID; kill -9 $$", "exit 0"], 1, 137),
+        (["kill -USR2 $PPID; exit 0"], 1, 0),
+    ],
+)
+def test_only_a_supervisor_that_was_killed_alone_is_started_anew(
+    ends: list[str], starts: int, code: int, tmp_path: Path
+) -> None:
+    """Where SLURM ends the job it sends SIGTERM to the script too."""
+    lines = ["#!/bin/bash", "echo >> starts", "case $(wc -l < starts) in"]
+    lines += [f"{number}) {end};;" for number, end in enumerate(ends, 1)]
+    (tmp_path / "python3").write_text("\n".join([*lines, "esac", ""]))
+    (tmp_path / "python3").chmod(0o755)
+    (tmp_path / "job.sbatch").write_text(script({}, tmp_path))
+    done = subprocess.run(
+        ["bash", "job.sbatch"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code, done.stderr
+    assert len((tmp_path / "starts").read_text().splitlines()) == starts
+    assert done.stderr.count("it is started anew") == starts - 1

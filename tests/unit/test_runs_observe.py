@@ -81,10 +81,10 @@ def test_events_are_those_of_one_moment(run: MadeRun, monkeypatch: pytest.Monkey
     folder = run.layout.events
     read, written = events._read_file, []
 
-    def writes_on(path: Path) -> bytes:
-        data = read(path)
+    def writes_on(path: str, offset: int) -> tuple[events.Mark | None, bytes]:
+        data = read(path, offset)
         if not written:  # between this file, read first, and the other
-            written.append(path.name)
+            written.append(Path(path).name)
             for name, kind in (("a.jsonl", "node_ended"), ("b.jsonl", "supervisor_ended")):
                 (folder / name).write_text(f'{{"v": 1, "t": 5, "type": "{kind}"}}\n')
         return data

@@ -152,3 +152,15 @@ def test_auto_gpus_are_counted_for_batch_and_groups() -> None:
         ("strategy", "tensor_parallel")
     ]
     assert check_target(spec_of(scheduler="slurm", resources={"gpus_per_node": 8}), 0, 1) == []
+
+
+def test_a_metric_that_no_checkpoint_can_be_the_best_by_is_shown_in_its_place(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(HEAD + "checkpoint:\n  best: eval_los\n")
+    with pytest.raises(SpecError) as wrong:
+        load(path)
+    [error] = wrong.value.diagnostics
+    assert (error.line, error.column) == (4, 9)
+    assert "eval_loss" in error.text() and "train_accuracy" in error.text()

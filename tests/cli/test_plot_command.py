@@ -1,0 +1,174 @@
+"""`ptx plot` as a person types it: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pty
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.made_metrics import loss_at, sampled, training
+from support.made_runs import CREATED, MadeRun
+from support.ptx import Ptx
+
+
+@pytest.fixture
+def ptx(tmp_path: Path) -> Ptx:
+    return Ptx(tmp_path / "runs", {"XDG_STATE_HOME": str(tmp_path / "state"), "COLUMNS": "90"})
+
+
+@pytest.fixture
+def run(ptx: Ptx) -> MadeRun:
+    return training(MadeRun(ptx.runs, "lm-aaaaaa").completed(), range(10, 801, 10))
+
+
+def test_a_run_is_drawn_in_characters_on_stdout_and_the_rest_is_said_on_stderr(
+    ptx: Ptx, run: MadeRun
+) -> None:
+    done = ptx("plot", "lm")
+    assert done.returncode == 0
+    for words in ("lm-aaaaaa  completed  step 800/800", "Loss  nats", "Throughput", "Learning"):
+        assert words in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 90
+    assert "\x1b" not in done.stdout
+    assert done.stderr == "next: ptx plot lm-aaaaaa --html plot.html\n"
+
+
+@pytest.mark.parametrize(
+    "environment", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "latin-1"}, {"PYTHONIOENCODING": "ascii"}]
+)
+def test_it_is_ascii_where_the_locale_is_not_utf_8(
+    ptx: Ptx, run: MadeRun, environment: dict[str, str]
+) -> None:
+    ptx.env |= environment
+    assert ptx.ok("plot", "lm").isascii()
+    assert "⠒" in Ptx(ptx.runs).ok("plot", str(run.layout.root))
+
+
+@pytest.mark.parametrize(("no_colour", "coloured"), [("", True), ("1", False)])
+def test_colour_goes_to_terminals_unless_it_is_not_wanted(
+    ptx: Ptx, run: MadeRun, no_colour: str, coloured: bool
+) -> None:
+    ours, theirs = pty.openpty()
+    environment = os.environ | ptx.env | {"NO_COLOR": no_colour, "TERM": "xterm"}
+    with subprocess.Popen(
+        [*ptx.argv, "plot", str(run.layout.root)],
+        stdout=theirs, stderr=theirs, cwd=ptx.cwd, env=environment,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        told = b""
+        while True:
+            try:
+                told += (block := os.read(ours, 1 << 16))
+            except OSError:  # how a terminal says that nobody is left at the other end
+                break
+            if not block:
+                break
+    os.close(ours)
+    assert process.returncode == 0
+    assert (b"\x1b[36m" in told) is coloured
+    assert b"Loss" in told
+
+
+def test_the_json_is_the_series(ptx: Ptx, run: MadeRun) -> None:
+    sampled(run, range(10, 810, 5), util=lambda t, gpu: 90.0 if gpu else 50.0)
+    told = json.loads(ptx.ok("plot", "lm", "--json"))
+    (one,) = told["runs"]
+    series = {row["name"]: row for row in one["series"]}
+    assert one["attempts"] == [{"attempt": 0, "start_step": 0, "t": CREATED + 10}]
+    assert series["loss"]["step"] == list(range(10, 801, 10))
+    assert series["loss"]["value"] == [loss_at(step) for step in range(10, 801, 10)]
+    assert series["loss"]["last"] == loss_at(800)
+    assert set(series["gpu_util"]["value"]) == {85.0}
+    assert set(series["gpu_util"]["low"]) == {50.0}
+    # A sample at second t is one of step t - 10, until the last report.
+    step, t = series["gpu_util"]["step"][40], series["gpu_util"]["t"][40]
+    assert step == pytest.approx(t - CREATED - 10)
+    only = json.loads(ptx.ok("plot", "lm", "--json", "-m", "lr", "-m", "loss"))["runs"][0]
+    assert [row["name"] for row in only["series"]] == ["loss", "lr"]
+
+
+def test_samples_of_work_that_was_undone_stand_at_no_step(ptx: Ptx) -> None:
+    run = training(MadeRun(ptx.runs, "lm-bbbbbb").completed(), range(10, 101, 10))
+    training(run, range(60, 201, 10), attempt=1, start_step=50, began=500)
+    sampled(run, range(10, 110, 5))
+    sampled(run, range(480, 650, 5), attempt=1)
+    told = json.loads(ptx.ok("plot", "lm", "--json", "-m", "gpu_util"))["runs"][0]["series"][0]
+    placed = dict(zip((t - CREATED for t in told["t"]), told["step"], strict=True))
+    assert placed[32.5] == pytest.approx(22.5)
+    assert placed[72.5] is None  # of attempt 0, beyond step 50
+    assert placed[482.5] is None  # starting up
+    assert placed[512.5] == pytest.approx(62.5)
+
+
+def test_samples_that_are_none_are_passed_over(ptx: Ptx, run: MadeRun) -> None:
+    path = sampled(run, range(10, 100, 5), gpus=1, util=lambda t, gpu: 40.0)
+    odd = [
+        {"v": 1, "t": 1e300, "gpus": [{"util": 7}]},
+        {"v": 1, "t": CREATED + 50, "gpus": [{"util": "7"}, 7, {"util": None}, {"util": 1e308}]},
+        {"v": 1, "t": CREATED + 50, "gpus": {"util": 7}, "cpu": {"used": 1, "cores": 0}},
+        {"v": 1, "t": CREATED + 50, "gpus": None, "cpu": "busy"},
+    ]
+    with path.open("a") as file:
+        file.write("\n".join(json.dumps(one) for one in odd) + "\n\0\0\n" + "[" * 9999 + '{"v":1')
+    run.layout.node(0, 1).mkdir()
+    (run.layout.node(0, 1) / "samples.jsonl").mkdir()
+    told = json.loads(ptx.ok("plot", "lm", "--json", "-m", "gpu_util"))["runs"][0]["series"][0]
+    assert set(told["value"]) == {40.0} and len(told["value"]) == 18
+
+
+@pytest.mark.slow
+def test_a_page_is_one_bounded_file_that_keeps_the_extremes(ptx: Ptx) -> None:
+    spikes = {7_777: 99.0, 20_001: -3.0, 15_000: math.nan}
+    for name in "abc":
+        run = MadeRun(ptx.runs, f"{name}-{name * 6}").completed()
+        training(run, range(1, 30_001), every=1, loss=lambda step: spikes.get(step, loss_at(step)))
+    page = ptx.runs / "page.html"
+    assert ptx.ok("plot", "a", "b", "c", "--html", str(page)) == f"{page}\n"
+    text = page.read_text()
+    assert len(text) < 2_000_000
+    assert "<title>a-aaaaaa, b-bbbbbb, c-cccccc - ptx plot</title>" in text
+    data = json.loads(text.split('id="data">')[1].split("</script>")[0])
+    for one in data["runs"]:
+        loss = one["curves"]["loss"]
+        assert max(filter(None, loss["h"])) == 99 and min(filter(None, loss["l"])) == -3
+        assert sum(count for _, count in loss["bad"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (["nothing"], 3, "There is no run 'nothing'"),
+        (["lm", "--x", "epoch"], 2, "--x 'epoch' is no axis"),
+        (["lm", "--metric", "lost"], 2, "--metric 'lost' is unknown"),
+        (["lm", "--metric", "mfu"], 3, "no mfu"),
+        (["silent"], 3, "has no metrics yet"),
+        (["lm", "--html", "/nowhere/at/all.html"], 2, "cannot be written"),
+        ([], 2, "Missing argument"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told_in_one_sentence(
+    ptx: Ptx, run: MadeRun, argv: list[str], code: int, said: str
+) -> None:
+    MadeRun(ptx.runs, "silent-bbbbbb").submitted()
+    done = ptx("plot", *argv)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr and "hint: " in done.stderr and "Traceback" not in done.stderr
+
+
+def test_more_runs_than_can_be_told_apart_are_refused(ptx: Ptx) -> None:
+    names = [f"r-{number:06d}" for number in range(51)]
+    for name in names:
+        training(MadeRun(ptx.runs, name).completed(), range(10, 31, 10))
+    assert "too many for one picture" in ptx("plot", *names).stderr
+    assert ptx.ok("plot", *names[:50]).count("completed") == 50
+
+
+def test_a_run_that_trains_now_is_drawn_as_far_as_it_is(ptx: Ptx) -> None:
+    run = training(MadeRun(ptx.runs, "lm-cccccc").submitted().started(), range(10, 51, 10))
+    with run.layout.metrics(0).open("a") as file:
+        file.write('{"v": 1, "t": 17000')
+    assert "step 50/50" in ptx.ok("plot", "lm")

@@ -1,0 +1,142 @@
+"""Ranks that stand still are seen, say where they stand, and are ended; those that work are not."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.node_run import LAUNCHING, SHIM, NodeRun, until
+
+from orchestrator.agent.hang import reports_steps
+
+pytestmark = pytest.mark.slow
+
+Make = Callable[..., NodeRun]
+STUCK = """
+import os, time
+def load():
+    time.sleep(3600)
+print('ready', flush=True)
+load()
+"""
+BUSY = "import time\nfor n in range(600):\n    print(n, flush=True)\n    time.sleep(0.1)\n"
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    runs: list[NodeRun] = []
+
+    def build(rank: str, launch: str | None = None, **plan: Any) -> NodeRun:
+        run = NodeRun(tmp_path, rank, launch, **plan)
+        run.plan |= {"entrypoint": ["python", "rank.py"], "workdir": str(run.bundle)}
+        (run.bundle / "plan.json").write_text(json.dumps(run.plan))
+        runs.append(run)
+        return run
+
+    yield build
+    for run in runs:
+        if run.agent is not None and run.agent.poll() is None:
+            run.agent.terminate()
+            run.agent.wait(60)
+
+
+def test_a_script_that_knows_nothing_of_ptx_hangs_when_it_prints_nothing_for_long(
+    make: Make,
+) -> None:
+    run = make(STUCK, restart={"hang_after": 2}).start()
+    assert run.wait() == 1
+    ended = run.ended()
+    assert (ended["reason"], ended["message"]) == ("hang", "no rank here printed anything for 2 s")
+    assert {record["signal"] for record in run.records().values()} == {6}
+    for log in run.logs().values():
+        assert "rank.py" in log
+        assert "line 4 in load" in log
+    assert not run.marked()
+
+
+def test_one_that_goes_on_printing_does_not_hang(make: Make) -> None:
+    run = make(BUSY.replace("600", "40"), restart={"hang_after": 2}).start()
+    assert run.wait() == 0
+    assert run.ended()["reason"] == "completed"
+
+
+def test_one_that_reports_its_steps_is_not_judged_by_what_it_prints(make: Make) -> None:
+    quiet = "import time\nprint('loading')  # before PTX_STEP_FILE is touched\ntime.sleep(4)\n"
+    run = make(quiet, restart={"hang_after": 1}).start()
+    assert run.wait() == 0
+
+
+def test_the_stack_of_a_rank_below_a_shell_is_taken(make: Make) -> None:
+    wrapped = f"bash -c '{sys.executable} $PTX_BUNDLE/rank.py; exit $?'"
+    launch = f"{LAUNCHING}RANK=0 LOCAL_RANK=0 WORLD_SIZE=1 {SHIM} {wrapped}\n"
+    run = make(STUCK, launch, ranks=1, restart={"hang_after": 2}).start()
+    assert run.wait() == 1
+    assert "line 4 in load" in run.logs()["rank-00000.log"]
+    assert run.records()[0]["exit_code"] == 134
+
+
+def test_ranks_without_a_handler_are_ended_all_the_same(make: Make) -> None:
+    run = make(STUCK, restart={"hang_after": 2}).start(PYTHONFAULTHANDLER="")
+    assert run.wait() == 1
+    assert run.ended()["reason"] == "hang"
+    assert {record["signal"] for record in run.records().values()} == {15}
+    assert not run.marked()
+
+
+def notice(run: NodeRun, **more: Any) -> None:
+    """What the agent of another node leaves."""
+    now = time.time()
+    line = {"v": 1, "node": 1, "t": now, "at": now + 1, **more}
+    (run.node.parent / "hang.json").write_text(json.dumps(line))
+
+
+def test_a_node_whose_ranks_still_talk_takes_their_stacks_with_the_others(make: Make) -> None:
+    run = make(BUSY, nodes=2, restart={"hang_after": 60}).start()
+    until(lambda: len(run.logs()) == 2 and all(run.logs().values()), "words", run.story)
+    notice(run)
+    assert run.wait() == 1
+    ended = run.ended()
+    assert (ended["reason"], ended["message"]) == ("hang", "the ranks of node 1 stand still")
+    assert {record["signal"] for record in run.records().values()} == {6}
+
+
+@pytest.mark.parametrize("more", [{"t": 1.0}, {"at": "soon"}, {"node": None}])
+def test_a_notice_of_an_earlier_start_or_a_damaged_one_means_nothing(
+    more: dict[str, Any], make: Make
+) -> None:
+    run = make(BUSY.replace("600", "40"), nodes=2, restart={"hang_after": 4}).start()
+    until(lambda: len(run.logs()) == 2 and all(run.logs().values()), "words", run.story)
+    notice(run, **more)
+    assert run.wait() == 0
+
+
+def test_a_node_that_sees_its_ranks_stand_still_tells_the_others_first(make: Make) -> None:
+    run = make(STUCK, nodes=2, restart={"hang_after": 1}).start()
+    assert run.wait() == 1
+    told = json.loads((run.node.parent / "hang.json").read_text())
+    assert told["node"] == 0
+    assert all(record["ended"] >= told["at"] for record in run.records().values())
+
+
+@pytest.mark.parametrize(
+    ("text", "reports"),
+    [
+        ("import orchestrator.training", True),
+        ("open(os.environ['PTX_STEP_FILE'], 'w')", True),
+        ("import torch", False),
+    ],
+)
+def test_a_script_is_known_by_what_it_uses(text: str, reports: bool, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(text)
+    plan = {"entrypoint": ["{python}", "-u", "train.py", "--x"], "workdir": str(tmp_path)}
+    assert reports_steps(plan) is reports
+
+
+@pytest.mark.parametrize("entrypoint", [["python", "-m", "mine"], ["python", "gone.py"], []])
+def test_what_is_no_script_is_judged_by_its_steps(entrypoint: list[str], tmp_path: Path) -> None:
+    assert reports_steps({"entrypoint": entrypoint, "workdir": str(tmp_path)})

@@ -1,0 +1,76 @@
+"""What a killed supervisor leaves to the next, and how the agents find that one."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from orchestrator.agent.lifeline import Anchor, Lifeline
+from orchestrator.agent.takeover import Inheritance, inheritance
+
+
+def started(attempt: int, job_id: str = "7", restarts: int = 1) -> dict[str, Any]:
+    return {
+        "type": "job_started",
+        "t": 100.0 + attempt,
+        "job_id": job_id,
+        "restarts": restarts,
+        "attempt": attempt,
+        "nodes": ["a", "b"],
+        "port": 4000,
+    }
+
+
+def ended(attempt: int) -> dict[str, Any]:
+    return {"type": "attempt_ended", "attempt": attempt, "retry": True, "where": "allocation"}
+
+
+def test_a_first_supervisor_inherits_nothing() -> None:
+    assert inheritance([], "7", 0) is None
+
+
+def test_another_start_of_the_job_or_another_job_leaves_nothing() -> None:
+    assert inheritance([started(0, restarts=0)], "7", 1) is None
+    assert inheritance([started(0, job_id="6")], "7", 1) is None
+    old = {name: value for name, value in started(0).items() if name != "restarts"}
+    assert inheritance([old], "7", 1) is None, "an event of an earlier ptx"
+
+
+def test_of_the_attempts_in_this_allocation_the_newest_is_left() -> None:
+    events = [started(0, restarts=0), started(1), ended(1), started(2)]
+    assert inheritance(events, "7", 1) == Inheritance(2, ["a", "b"], 102.0, 1, 4000, None)
+    events.append(ended(2))
+    left = inheritance(events, "7", 1)
+    assert left is not None
+    assert left.end == ended(2)
+
+
+def test_a_lifeline_finds_the_supervisor_that_took_the_place_of_another() -> None:
+    first = Anchor()
+    line = Lifeline("127.0.0.1", first.port)
+    first.serve()
+    assert line.torn() == 0
+    port = first.port
+    close(first)
+    assert _within(lambda: line.torn() > 0)
+    assert not line.farewell(), "nobody heard it"
+    second = Anchor(port)
+    assert second.port == port
+    assert _within(lambda: line.torn() == 0)
+    close(second)
+    assert _within(lambda: line.torn() > 0.5), "and counts from the last time"
+
+
+def close(anchor: Anchor) -> None:
+    """As the end of its process does."""
+    for end in (anchor._listening, *anchor._connections):
+        end.close()
+
+
+def _within(look: Any, seconds: float = 20) -> bool:
+    end = time.monotonic() + seconds
+    while not look():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
