@@ -1,4 +1,5 @@
-"""A training on the test SLURM while ranks, agents, nodes and daemons are killed at random.
+"""A training on the test SLURM while ranks, agents, nodes, daemons and its supervisor are
+killed at random.
 
     python benchmarks/soak/punisher.py [--minutes 10] [--steps 6000] [--seed 0]
 
@@ -45,19 +46,26 @@ class Punisher:
     def __init__(self, cluster: Cluster, run: Path, seed: int) -> None:
         self.cluster, self.run, self.random = cluster, run, random.Random(seed)  # noqa: S311 - blows, no secrets
         self.blows: Counter[str] = Counter()
+        self.waiting: list[str] = []
+        """Kinds of blows still to come in this round."""
         self.repair_at: float | None = None
 
     def strike(self) -> str:
-        """One blow, or why there was none."""
+        """One blow, or why there was none. Each kind comes once before any comes again."""
         node = self.random.randrange(2)
         kinds: dict[str, Callable[[int], bool]] = {
             "rank": lambda node: any(map(disturb.kill, disturb.ranks_of(self.run, node)[:1])),
             "agent": lambda node: any(map(disturb.kill, disturb.agents_of(self.run, node))),
             "node": self._node,
-            "slurmd": self._slurmd,
+            "slurmd alone": self._slurmd,
+            "supervisor": lambda _: any(map(disturb.kill, disturb.supervisors_of(self.run))),
         }
-        kind = self.random.choice([*kinds, "rank", "agent"])
+        if not self.waiting:
+            self.waiting = self.random.sample([*kinds], len(kinds))
+        kind = self.waiting[0]
         hit = kinds[kind](node)
+        if hit:
+            self.waiting.pop(0)
         self.blows[kind if hit else "missed"] += 1
         return f"{kind} of node {node}" if hit else f"{kind} of node {node}: nobody there"
 

@@ -1,12 +1,16 @@
 """Failures of many kinds, provoked for real on CPU under all three launchers: does `ptx why` name
 the first failing rank and the class?
 
-Usage: python benchmarks/soak/why_corpus.py [NAME ...], without names all of them (about 6 minutes
-on two cores). Kept in benchmarks/results/why.txt.
+Usage: python benchmarks/soak/why_corpus.py [NAME ...], without names all of them (about 10 minutes
+on two cores). Where SLURM_CONF names the test cluster (tests/slurm/cluster.py) also those over two
+nodes of SLURM; a node of it is killed, `cluster.py start` brings it back. Kept in
+benchmarks/results/why.txt.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +24,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from support.ptx import Ptx  # noqa: E402
 from support.why_cases import CASES, Case  # noqa: E402
-from support.why_provoked import Told, submit, told  # noqa: E402
+from support.why_healthy import HEALTHY  # noqa: E402
+from support.why_provoked import Told, ask_healthy, submit, told  # noqa: E402
+from support.why_slurm_cases import SLURM_CASES, SlurmCase  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "why.txt"
 AT_ONCE = 2
@@ -28,35 +34,75 @@ AT_ONCE = 2
 
 def main() -> int:
     named = set(sys.argv[1:])
-    cases = [case for case in CASES if not named or case.name in named]
+    known = [*CASES, *(SLURM_CASES if "SLURM_CONF" in os.environ else ())]
+    cases = [case for case in known if not named or case.name in named]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ptx-why-") as folder:
-        verdicts = _all(cases, Path(folder))
-    text = "\n".join([*_table(verdicts), "", *_summary(verdicts, time.monotonic() - began)])
+        verdicts, lost = _all(cases, Path(folder))
+        good = _healthy(Path(folder)) if not named or "healthy" in named else []
+    seconds = time.monotonic() - began
+    text = "\n".join([*_table(verdicts), "", *_summary(verdicts, seconds), *lost, *good])
     print(text)
     if not named:
         RESULT.write_text(f"$ python benchmarks/soak/why_corpus.py\n{text}\n")
-    return 0 if all(one.rank_right and one.state_right for one in verdicts) else 1
+    right = all(one.rank_right and one.state_right for one in verdicts)
+    return 0 if right and not lost else 1
 
 
-def _all(cases: Sequence[Case], folder: Path) -> list[Told]:
+def _all(cases: Sequence[Case], folder: Path) -> tuple[list[Told], list[str]]:
+    """What was told, in the order of the cases, and which of them did not come about."""
     ptx = Ptx(folder / "runs", {"XDG_STATE_HOME": str(folder / "state")})
+    lost: list[str] = []
 
-    def one(case: Case) -> Told:
-        return told(case, submit(case, folder / case.name, ptx, stack), ptx)
+    def one(case: Case) -> Told | None:
+        try:
+            verdict = told(case, submit(case, folder / case.name, ptx, stack), ptx)
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            lost.append(f"NOT PROVOKED {case.name}: {str(error).splitlines()[0]}")
+            return None
+        print(_row(verdict), file=sys.stderr, flush=True)
+        return verdict
 
+    together = [case for case in cases if not _alone(case)]
     with ExitStack() as stack, ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(one, cases))
+        found = list(pool.map(one, together))
+        found += [one(case) for case in cases if _alone(case)]
+    return [verdict for verdict in found if verdict is not None], lost
+
+
+def _healthy(folder: Path) -> list[str]:
+    """Runs that do well and sound like trouble; then with an end in silence."""
+    ptx = Ptx(folder / "healthy-runs", {"XDG_STATE_HOME": str(folder / "healthy-state")})
+    lines = []
+    for silent in (False, True):
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            jobs = [pool.submit(ask_healthy, ptx, folder, one, silent=silent) for one in HEALTHY]
+            found = [job.result() for job in jobs]
+        blamed = [name for name, one in found if one["rule"] or one["cause"] or one["findings"]]
+        what = "such words, 12 s later an end in silence" if silent else "healthy"
+        said = f"{what}: {len(found)} runs, {len(blamed)} with a false cause"
+        lines.append(f"{said} ({', '.join(blamed)})" if blamed else said)
+    return lines
+
+
+def _alone(case: Case) -> bool:
+    return isinstance(case, SlurmCase) and case.alone
 
 
 def _table(verdicts: Sequence[Told]) -> list[str]:
-    lines = [f"{'case':<24} {'launcher':<11} {'rank':<8} {'class':<14} {'rule':<22} right"]
-    for one in verdicts:
-        rank = "-" if one.rank is None else str(one.rank)
-        right = "yes" if one.rank_right and one.state_right and one.rule_right else "NO"
-        row = f"{one.case.name:<24} {one.case.launcher:<11} {rank:<8} {one.verdict['class']:<14} "
-        lines.append(f"{row}{one.verdict['rule'] or '-':<22} {right}")
-    return lines
+    lines = [
+        f"{'case':<24} {'on':<6} {'launcher':<11} {'rank':<8} {'class':<14} {'rule':<22} right"
+    ]
+    return [*lines, *map(_row, verdicts)]
+
+
+def _row(one: Told) -> str:
+    rank = "-" if one.rank is None else str(one.rank)
+    right = "yes" if one.rank_right and one.state_right and one.rule_right else "NO"
+    where = "slurm" if isinstance(one.case, SlurmCase) else "local"
+    who = f"{one.case.name:<24} {where:<6} {one.case.launcher:<11}"
+    what = f"{rank:<8} {one.verdict['class']:<14} {one.verdict['rule'] or '-':<22}"
+    return f"{who} {what} {right}"
 
 
 def _summary(verdicts: Sequence[Told], seconds: float) -> list[str]:
@@ -70,7 +116,11 @@ def _summary(verdicts: Sequence[Told], seconds: float) -> list[str]:
         f"class right      {sum(one.state_right for one in verdicts)} of {many}",
         f"cause claimed    {len(claimed)} of {many}, right in {right} (precision "
         f"{right / max(1, len(claimed)):.2f})",
-        *(f"WRONG {one}" for one in verdicts if not (one.rank_right and one.state_right)),
+        *(
+            f"WRONG {one.case.name}: {one.verdict['sentence']}"
+            for one in verdicts
+            if not (one.rank_right and one.state_right)
+        ),
     ]
 
 
