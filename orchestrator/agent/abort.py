@@ -9,6 +9,9 @@ import signal
 from orchestrator.agent.processes import Process, catches, process_table, send
 from orchestrator.agent.watch import shims_by_rank
 
+_SHELLS = ("bash", "dash", "ksh", "sh", "zsh")
+"""Those have a handler too, where they are to do something at their end."""
+
 
 def abort_ranks() -> bool:
     """Send SIGABRT to the uppermost process of each rank that has a handler for it, which is where
@@ -21,7 +24,7 @@ def abort_ranks() -> bool:
     queue = [process for shim in shims_by_rank().values() for process in children.get(shim.pid, [])]
     while queue:
         process = queue.pop()
-        if catches(process.pid, signal.SIGABRT):
+        if process.name not in _SHELLS and catches(process.pid, signal.SIGABRT):
             ranks.append(process)
         else:  # a shell or a wrapper around the interpreter
             queue += children.get(process.pid, [])

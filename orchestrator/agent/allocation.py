@@ -37,9 +37,8 @@ def ask(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Answer:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return Answer(127, "", str(error))
-    return Answer(
-        done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode().strip()
-    )
+    out, said = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
+    return Answer(done.returncode, out, said.strip())
 
 
 class Allocation:

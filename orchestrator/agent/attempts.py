@@ -88,7 +88,7 @@ def past_of(events: Iterable[Mapping[str, Any]]) -> Past:
     What ended for good closes the account: a person who starts the run again has the whole
     budget. A host's failures stay.
     """
-    counted, early = 0, None
+    counted, early, lost = 0, None, 0
     failures: Counter[str] = Counter()
     for event in events:
         if event.get("type") != "attempt_ended":
@@ -96,7 +96,8 @@ def past_of(events: Iterable[Mapping[str, Any]]) -> Past:
         failures.update(str(host) for host in event.get("nodes_failed") or ())
         counted = counted + bool(event.get("counted")) if event.get("retry") else 0
         early = event.get("early") if event.get("retry") else None
-    return Past(counted, early, failures)
+        lost = lost + 1 if event.get("retry") and event.get("class") == "node-failure" else 0
+    return Past(counted, early, failures, lost)
 
 
 def unjudged(events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:

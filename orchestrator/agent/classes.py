@@ -30,6 +30,9 @@ _LAUNCH = ("setup-failed", "check-failed", "launch-failed")
 _PAST_ITS_START = 600.0
 """Seconds after which a script that never reports a step is taken to have made some."""
 _LONGEST_PAUSE = 600.0
+_UNEXPLAINED = 5
+"""Node failures in a row, of which the scheduler knows nothing, that nobody has to answer for. What
+kills the agents each time (the job's memory limit may) would otherwise do so for ever."""
 
 
 class Policy(NamedTuple):
@@ -50,6 +53,8 @@ class Past(NamedTuple):
     """How the attempt before failed, where that was before any step."""
     failures: Mapping[str, int] = {}
     """Host to the number of attempts that ended because of it."""
+    lost: int = 0
+    """Node failures in a row, up to this attempt."""
 
 
 class Evidence(NamedTuple):
@@ -85,7 +90,7 @@ class Verdict(NamedTuple):
 def judge(evidence: Evidence, past: Past, policy: Policy) -> Verdict:
     name, message, failed = _classify(evidence)
     early = _early(evidence, name, message)
-    counted = _counts(name, evidence)
+    counted = _counts(name, evidence, past)
     reason = name if name in _NAMED else _BUDGETED
     why_not = _why_not(name, message, evidence, early, past)
     retry = reason in policy.on and name not in _NEVER and why_not is None
@@ -180,9 +185,11 @@ def _is_the_machines(failure: Mapping[str, Any]) -> bool:
     return isinstance(number, int) or bool(_DEVICE.search(str(failure.get("message"))))
 
 
-def _counts(name: str, evidence: Evidence) -> bool:
+def _counts(name: str, evidence: Evidence, past: Past) -> bool:
     """Against restart.max. A time limit counts unless the ranks answered the warning: a job that
     saves nothing would begin anew for ever."""
+    if name == "node-failure" and not evidence.told:
+        return past.lost >= _UNEXPLAINED
     if name == "time-limit":
         return not any(event.get("reason") == "stopped" for event in evidence.ended.values())
     return name not in _FREE

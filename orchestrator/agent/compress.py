@@ -37,7 +37,10 @@ def compress_logs(folder: Path, mode: int, go_on: Callable[[], bool]) -> str | N
     from concurrent.futures import ThreadPoolExecutor, wait
 
     stop = Event()
-    logs = sorted(path for path in folder.iterdir() if _LOG.fullmatch(path.name))
+    try:
+        logs = sorted(path for path in folder.iterdir() if _LOG.fullmatch(path.name))
+    except OSError as error:  # somebody removed the run folder
+        return f"the logs in {folder} cannot be compressed: {error.strerror}"
     with ThreadPoolExecutor(min(_AT_ONCE, len(os.sched_getaffinity(0)))) as pool:
         packing = [pool.submit(_replace, path, mode, stop) for path in logs]
         while wait(packing, timeout=0).not_done:

@@ -10,12 +10,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.agent.printing import Printing
+
 _LOOK = 2.0
 """Seconds between two looks at what other nodes and this one's logs say."""
 _SETTLE = 6.0
 """Between a node's notice and the stacks of all: ranks that see others go leave none."""
 _STALE = 60.0
 """Seconds; a notice so much older than this agent is of another start under the same number."""
+_AWAKE = 10.0
+"""Seconds between two looks beyond which this agent was not awake: nor were its ranks, where SLURM
+had suspended the job."""
+_FAR_LOOKS = 8
+"""Looks at other nodes' logs within `hang_after`, at most."""
+_READER = 0
+"""The node whose agent judges by what the ranks of all nodes print."""
 _SPEAKS = (b"orchestrator.training", b"PTX_STEP_FILE")
 """What a script that reports its steps has in it."""
 
@@ -24,22 +33,23 @@ class Hang:
     """Asked from time to time while the ranks run.
 
     A script that reports its steps hangs when it made none for `restart.hang_after`, after its
-    first one. Any other script is judged by what its ranks print: nothing for so long, after their
-    first words.
+    first one. Any other script is judged by what the ranks of all nodes print, by one node's agent:
+    nothing for so long, after their first words.
     """
 
     def __init__(self, node_dir: Path, node: int, plan: Mapping[str, Any], step_file: Path) -> None:
         self._after = (plan.get("restart") or {}).get("hang_after")
-        self._node_dir = node_dir
         self._node = node
         self._step_file = step_file
         self._prints_only = self._after is not None and not reports_steps(plan)
         self._notice = node_dir.parent / "hang.json"
-        self._alone = int(plan.get("nodes") or 1) == 1
+        nodes = int(plan.get("nodes") or 1)
+        self._alone = nodes == 1
+        self._printing = Printing(node_dir, node, nodes)
         self._begun = time.time()
         self._seen: int | None = None
-        self._since = 0.0
-        self._next_look = 0.0
+        self._still, self._looked = 0.0, time.monotonic()
+        self._next_look = self._next_far_look = 0.0
         self._due: float | None = None
         self.message = ""
         """Why, once it hangs."""
@@ -68,14 +78,26 @@ class Hang:
 
     def _stands_still(self, now: float, *, look: bool) -> bool:
         if self._judged_by_output():
-            if not look:
-                return False
-            last = printed(self._node_dir) or None
-        else:
-            last = _mtime(self._step_file)
-        if last != self._seen:
-            self._seen, self._since = last, now
-        return last is not None and now - self._since > float(self._after or 0)
+            return look and self._node == _READER and self._is_silent(now)
+        last = _mtime(self._step_file)
+        moved, self._seen = last != self._seen, last
+        return self._stood(now, moved=moved or last is None) > float(self._after or 0)
+
+    def _is_silent(self, now: float) -> bool:
+        """Whether no rank of any node prints. Other nodes are asked once this one's are silent."""
+        after = float(self._after or 0)
+        far = self._still > after / 2 and now >= self._next_far_look
+        if far:
+            self._next_far_look = now + after / _FAR_LOOKS
+        moved = self._printing.grown(everywhere=far) or (far and not self._printing.begun)
+        return self._stood(now, moved=moved) > after and far
+
+    def _stood(self, now: float, *, moved: bool) -> float:
+        """Seconds for which nothing has moved while this agent was awake."""
+        gap = min(now - self._looked, _AWAKE, float(self._after or 0) / 2)
+        self._looked = now
+        self._still = 0.0 if moved else self._still + gap
+        return self._still
 
     def _judged_by_output(self) -> bool:
         return self._prints_only and _mtime(self._step_file) is None
@@ -118,16 +140,6 @@ def reports_steps(plan: Mapping[str, Any]) -> bool:
     except OSError:
         return True
     return any(word in text for word in _SPEAKS)
-
-
-def printed(node_dir: Path) -> int:
-    """Bytes in the logs of this node's ranks."""
-    size = 0
-    with contextlib.suppress(OSError), os.scandir(node_dir) as entries:
-        for entry in entries:
-            if entry.name.startswith("rank-") and ".log" in entry.name:
-                size += entry.stat().st_size
-    return size
 
 
 def _mtime(path: Path) -> int | None:

@@ -23,6 +23,8 @@ from orchestrator.agent.stderr import tell
 from orchestrator.agent.takeover import Inheritance, inheritance, living_sruns
 
 _TICK = 0.5
+_BETWEEN = 2.0
+"""Seconds between two questions to SLURM."""
 _WAITED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD}
 _ENDED_BY_SLURM = 90.0
 """Seconds within which SLURM ends the batch step of a job that it has requeued."""
@@ -137,7 +139,7 @@ class Job:
             if time.monotonic() > deadline:
                 self._allocation.signal_steps("KILL")
                 return
-            self._wait(_TICK)
+            self._sleep(_BETWEEN, through_signals=True)
 
     def _srun(self, attempt: int, nodes: Sequence[str]) -> None:
         """Until srun has ended. SLURM signals srun itself, as it does every process of the job."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -40,6 +41,8 @@ _RECORD_SECONDS = 5.0
 """How long shims may take to leave their records once the launcher is gone."""
 _STACK_SECONDS = 8.0
 """How long ranks may take to print their stacks and end of it."""
+_PACK_SECONDS = 30.0
+"""The most that packing logs may keep the next attempt waiting, which needs this node."""
 _STRAY_GRACE = 2.0
 """For what a rank left behind."""
 _REQUEUE_SECONDS = 30.0
@@ -100,7 +103,7 @@ class Node:
         code = self._node_ended(ending)
         self._stopping.remove()
         self._deputy.say_farewell()
-        self._compress_logs()
+        self._compress_logs(_PACK_SECONDS if code else math.inf)
         return code
 
     def _launch(self) -> None:
@@ -234,20 +237,23 @@ class Node:
     def _launcher_ended(self) -> bool:
         return self._launcher_status is not None
 
-    def _compress_logs(self) -> None:
-        """Nobody waits for it: what is told to end, ends."""
+    def _compress_logs(self, seconds: float) -> None:
+        """For so long at most: what was not packed stays as it is. What is told to end, ends."""
         if not (self._plan.get("logging") or {}).get("compress"):
             return
         from orchestrator.agent.compress import compress_logs
 
+        deadline = time.monotonic() + seconds
+
+        def go_on() -> bool:
+            self._wait(_TICK)
+            told = self._stop_signal is not None or self._stopping.asked is not None
+            return not told and time.monotonic() < deadline
+
         os.nice(10)
-        problem = compress_logs(self._place.node_dir, self._place.file_mode, self._not_told_to_end)
+        problem = compress_logs(self._place.node_dir, self._place.file_mode, go_on)
         if problem is not None:
             tell(problem)
-
-    def _not_told_to_end(self) -> bool:
-        self._wait(_TICK)
-        return self._stop_signal is None and self._stopping.asked is None
 
     def _seen(self) -> Seen:
         return Seen(

@@ -63,9 +63,11 @@ class RankLog:
         return [line[PREFIX_SIZE:][-2000:].decode("utf-8", "replace") for line in lines]
 
     def close(self) -> None:
+        """Never raises: what a file server says only now, of a quota perhaps, ends no rank."""
         if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+            descriptor, self._descriptor = self._descriptor, None
+            with contextlib.suppress(OSError):  # it is closed all the same
+                os.close(descriptor)
 
     def _open(self) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC

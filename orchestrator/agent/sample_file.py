@@ -31,8 +31,8 @@ class SampleFile:
                 self._open()
             if self._size + len(line) > self._largest:
                 self._thin()
-            if self._size + len(line) <= 2 * self._largest:
-                self._size += os.write(self._file or 0, line)
+            if self._file is not None and self._size + len(line) <= 2 * self._largest:
+                self._size += os.write(self._file, line)
         except OSError:
             return
 
@@ -53,5 +53,7 @@ class SampleFile:
             with contextlib.suppress(OSError):
                 scratch.unlink()
             return
-        os.close(self._file or 0)
+        if self._file is not None:
+            descriptor, self._file = self._file, None  # its number may be another file's next
+            os.close(descriptor)
         self._open()

@@ -7,12 +7,14 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
+
+from orchestrator.cli.plain_values import PlainCommand, PlainGroup
 
 COMMANDS = {
     "submit": "Submit a spec: start it here, or hand it to SLURM.",
     "status": "Show all runs in a table, or everything about one.",
-    "why": "Say why a run failed or waits, and what to do.",
+    "why": "Say why a run failed, hangs, waits or is slow.",
     "logs": "Show what the ranks print, merged in time order.",
     "plot": "Draw loss, throughput, memory and GPU use of runs.",
     "top": "Show a live table of a run's nodes and ranks.",
@@ -37,7 +39,7 @@ _PLAIN: dict[str, Any] = {
 }
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(PlainGroup):
     """Lists commands by their line of help, and imports the one that is typed."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
@@ -49,13 +51,13 @@ def load(name: str) -> Any:
     """The command itself, with its options; for one with verbs, the group of them."""
     module = import_module(f"orchestrator.cli.{name}")
     verbs: dict[str, tuple[Callable[..., Any], str]] = getattr(module, "VERBS", {})
-    single = typer.Typer(**_PLAIN)
+    single = typer.Typer(cls=PlainGroup, **_PLAIN)
     for verb, (function, line) in verbs.items():
-        single.command(verb, short_help=line)(function)
+        single.command(verb, cls=PlainCommand, short_help=line)(function)
     if verbs:
         single.callback()(getattr(module, name))
     else:
-        single.command(name)(getattr(module, name))
+        single.command(name, cls=PlainCommand)(getattr(module, name))
     return typer.main.get_command(single)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
 
 from orchestrator.cli.output import coloured, next_commands, note
-from orchestrator.logs.composed import FileSource, Source, merge_composed, shown
+from orchestrator.logs.composed import FileSource, merge_composed
 from orchestrator.logs.dedupe import Dedupe
 from orchestrator.logs.first_error import first_error
 from orchestrator.logs.merge import merge
-from orchestrator.logs.parallel import WORTH, spread
+from orchestrator.logs.parallel import WORTH, Output, write_everything
 from orchestrator.logs.reader import LogReader
 from orchestrator.logs.select import RankLog, select
 from orchestrator.logs.skew import Skews
@@ -56,16 +55,26 @@ def show_logs(layout: RunLayout, wanted: Wanted, *, as_json: bool, first: bool) 
 
 
 def _show_everything(readers: list[LogReader], lines: TextLines) -> int:
-    sources: list[Source] = [FileSource(reader, lines) for reader in readers]
-    together = sum(reader.size() for reader in readers)
-    with spread(sources) if together > WORTH else nullcontext(sources) as sources:
-        nothing = True
-        for batch in merge_composed(sources):
-            sys.stdout.write(shown(batch))
-            nothing = False
+    if sum(reader.size() for reader in readers) > WORTH and (output := _output()):
+        sys.stdout.flush()
+        if write_everything(readers, lines, output):
+            return 0
+    nothing = True
+    for text in merge_composed([FileSource(reader, lines) for reader in readers]):
+        sys.stdout.write(text)
+        nothing = False
     if nothing:
         note(_NOTHING_PRINTED)
     return 0
+
+
+def _output() -> Output | None:
+    """None where stdout is nothing that another process could write to."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except OSError:
+        return None
+    return Output(descriptor, sys.stdout.encoding, sys.stdout.errors or "strict")
 
 
 def _nothing(wanted: Wanted) -> str:

@@ -78,6 +78,8 @@ def plot(
     for trouble in [*look.troubles, *(words for one in drawn for words in one.troubles)]:
         note(f"warning: {trouble}")
     _check_drawn(drawn, metric or [])
+    if html is None and not as_json:
+        _check_axis(drawn, x, layouts)
     if html is not None:
         _write(html, drawn)
     if as_json:
@@ -126,6 +128,17 @@ def _check_drawn(drawn: Sequence[Drawn], metrics: Sequence[str]) -> None:
     if metrics and len(missing) == len(metrics):
         raise NotFound(
             f"There is no {missing[0]} in these runs.", hint=f"Known: {', '.join(there)}."
+        )
+
+
+def _check_axis(drawn: Sequence[Drawn], axis: str, layouts: Sequence[RunLayout]) -> None:
+    """Of a run that reports no steps there may be samples, which lie along the time alone."""
+    curves = [curve for run in drawn for curve in run.curves.values()]
+    if axis == "step" and all(step is None for curve in curves for step in curve.steps):
+        names = " ".join(name_of(layout) for layout in layouts)
+        raise NotFound(
+            "No step was reported, so there is nothing to draw along the steps.",
+            hint=f"`ptx plot {names} --x time` shows what the nodes measured.",
         )
 
 

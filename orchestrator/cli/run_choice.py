@@ -73,8 +73,10 @@ def cut(rows: Sequence[RunRow], limit: int) -> list[RunRow]:
     the least."""
     if len(rows) <= limit:
         return list(rows)
-    live = [row for row in rows if row.live]
-    ended = [row for row in rows if not row.live]
+    live: list[RunRow] = []
+    ended: list[RunRow] = []
+    for row in rows:
+        (live if row.live else ended).append(row)
     kept_ended = min(len(ended), max(limit - len(live), min(NEWEST_ENDED, limit // 2)))
     shown = {row.path for row in (*ended[:kept_ended], *live[: limit - kept_ended])}
     return [row for row in rows if row.path in shown]

@@ -62,7 +62,7 @@ def top_lines(seen: Snapshot, room: Room) -> list[str]:
 
 def end_line(seen: Snapshot) -> str:
     run = seen.run
-    words = f"{run.record.run_id} has ended: {run.state.words.rstrip('.')}"
+    words = f"{run.record.run_id} {run.state.words.rstrip('.')}"
     if seen.progress.step is not None:
         words += f", after step {_step(seen)}"
     return f"{words}."

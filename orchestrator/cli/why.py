@@ -31,7 +31,7 @@ def why(
     runs: Runs = None,
     as_json: Json = False,
 ) -> None:
-    """Say why a run failed or waits: who failed first, on what evidence, and what to do.
+    """Say why a run failed, hangs, waits or is slow: who began it, the evidence, and what to do.
 
     \b
     A rule of your own, in ~/.config/ptx/rules.toml, ~/.config/ptx/rules/*.toml or --rules FILE:
@@ -79,7 +79,7 @@ def _what_now(run: Observed, kind: str, rank: int | None) -> list[str]:
     if kind == "waiting":
         return [f"ptx wait {name}", f"ptx cancel {name}"]
     if kind == "running":
-        return [f"ptx logs {name} --follow"]
+        return [f"ptx top {name}", f"ptx logs {name} --follow"]
     if kind == "failed" and rank is not None:
         return [f"ptx logs {name} --rank {rank} --tail 50"]
     return [f"ptx status {name}"]

@@ -11,9 +11,11 @@ from orchestrator.diagnose.verdict import Before, Evidence, First, Others, Stand
 from orchestrator.logs.screen import plain
 from orchestrator.logs.select import spoken
 from orchestrator.runs.observe import Observed
-from orchestrator.runs.words import printable
+from orchestrator.runs.words import printable, sentence
 
 _LABEL = 10
+_PAINTED = ("run", "class")
+"""Rows that hold our own words and colours alone."""
 _MOST_STANDS = 16
 _FEW = 8
 """Ranks at one place that are named, and not only counted."""
@@ -23,7 +25,7 @@ _SHOWN_WIDTH = 300
 
 def why_page(run: Observed, verdict: Verdict) -> str:
     rows = [
-        ("run", f"{run.record.run_id}  {paint_state(run.state.state.value)}"),
+        ("run", f"{printable(run.record.run_id)}  {paint_state(run.state.state.value)}"),
         ("why", verdict.sentence),
         ("class", _class(verdict)),
         ("cause", "" if _said_already(verdict) else verdict.cause),
@@ -81,8 +83,8 @@ def _others(others: tuple[Others, ...]) -> list[tuple[str, str]]:
 def _findings(found: tuple[Finding, ...]) -> list[tuple[str, str]]:
     rows = []
     for one in found:
-        rows += [("slow", one.sentence), ("do", one.next)]
-        rows += [("", text) for _, text in _evidence(one.evidence)]
+        rows += [("slow", one.sentence), ("cause", sentence(one.cause)), ("do", one.next)]
+        rows += _evidence(one.evidence)
     return rows
 
 
@@ -95,7 +97,7 @@ def _row(label: str, text: str) -> str:
     room = terminal_columns()
     lines = []
     for line in text.split("\n"):
-        clean = line if "\x1b" in line else printable(line)
+        clean = line if label in _PAINTED else printable(line)
         wrapped = textwrap.wrap(clean, room - _LABEL) if room and room > 2 * _LABEL else [clean]
         lines += wrapped or [""]
     head, *rest = lines

@@ -6,6 +6,8 @@ Every finding states what was measured. Thresholds are such that a healthy run h
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from orchestrator.diagnose.slow_finding import Finding
 from orchestrator.diagnose.slow_gpus import gpu_findings, with_throttled
 from orchestrator.diagnose.slow_steps import data_bound, stragglers
@@ -43,16 +45,14 @@ def findings(layout: RunLayout, attempt: int | None = None) -> tuple[Finding, ..
     return (*(with_throttled(one, gpus) for one in slow), *data, *gpus)
 
 
-def _samples(layout: RunLayout, attempt: int) -> dict[tuple[int, str], list[Line]]:
-    """By node and path in the run folder."""
+def _samples(layout: RunLayout, attempt: int) -> Iterator[tuple[tuple[int, str], list[Line]]]:
+    """By node and path in the run folder; one node's at a time, for parsed they are large."""
     folders = sorted(node_folders(layout.attempt(attempt)))
-    size = max(_LEAST, min(_MOST, _SAMPLES // max(1, len(folders))))
-    return {
-        (node_number(folder), str((folder / NAME).relative_to(layout.root))): last_lines(
-            folder / NAME, size
-        )
-        for folder in folders
-    }
+    share = _SAMPLES // max(1, len(folders))
+    for folder in folders:
+        path = folder / NAME
+        lines = last_lines(path, max(_LEAST, min(_MOST, share)), counted=share)
+        yield (node_number(folder), str(path.relative_to(layout.root))), lines
 
 
 def _nodes_of(layout: RunLayout, attempt: int, wanted: tuple[int, ...]) -> dict[int, int]:

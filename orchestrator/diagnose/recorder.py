@@ -21,6 +21,8 @@ from orchestrator.runs.reading import open_file
 PREFIX = "collectives-"
 MOST_DUMPS = 256
 MOST_BYTES = 32 << 20
+_LARGEST = 1 << 63
+_LONGEST_TEXT = 4096
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 _BROKEN = (
     pickle.UnpicklingError,
@@ -103,16 +105,23 @@ def _lasts(rank: int, dump: Mapping[str, Any]) -> list[Last]:
 
 def _last(rank: int, entry: Mapping[str, Any]) -> Last | None:
     number, group = entry.get("collective_seq_id"), entry.get("process_group")
-    if not isinstance(number, int) or entry.get("is_p2p"):
+    if not isinstance(number, int) or not 0 <= number < _LARGEST or entry.get("is_p2p"):
         return None
-    name = str(group[0]) if isinstance(group, tuple) and group else str(entry.get("pg_id"))
-    call = str(entry.get("profiling_name") or "").rpartition(":")[2]
+    name = _text(group[0] if isinstance(group, tuple) and group else entry.get("pg_id"))
+    call = _text(entry.get("profiling_name")).rpartition(":")[2]
     frames = entry.get("frames")
     rows = [row for row in frames if isinstance(row, dict)] if isinstance(frames, list) else []
-    own = next((row for row in rows if is_own(str(row.get("filename")))), {})
+    own = next((row for row in rows if is_own(_text(row.get("filename")))), {})
     line = own.get("line")
-    path = str(own.get("filename") or "")
-    return Last(rank, name, number, call, path, line if isinstance(line, int) else None)
+    line = line if isinstance(line, int) and 0 <= line < _LARGEST else None
+    return Last(rank, name, number, call, _text(own.get("filename")), line)
+
+
+def _text(value: object) -> str:
+    """Not of lists: a few bytes of pickle make one whose text fills the memory."""
+    if isinstance(value, int):
+        return str(value) if abs(value) < _LARGEST else ""
+    return value[:_LONGEST_TEXT] if isinstance(value, str) else ""
 
 
 def group_that_stopped(lasts: Sequence[Last]) -> list[Last]:

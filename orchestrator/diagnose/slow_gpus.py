@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ IDLE_UTILISATION = 5.0
 IDLE_SECONDS, IDLE_SAMPLES = 120.0, 12
 """... at least so long, in which steps were made."""
 
-Samples = Mapping[tuple[int, str], Sequence[Line]]
+Samples = Iterable[tuple[tuple[int, str], Sequence[Line]]]
 
 
 @dataclass
@@ -50,7 +50,7 @@ def gpu_findings(
 ) -> tuple[Finding, ...]:
     """`window`: from when to when (epoch seconds) training was seen to make steps; without one
     nothing is said of idle GPUs, since nobody knows what the run did meanwhile."""
-    gpus = [gpu for key, lines in samples.items() for gpu in _gpus(key, lines, window)]
+    gpus = [gpu for key, lines in samples for gpu in _gpus(key, lines, window)]
     return (*_throttled(gpus, attempt), *(_idle(gpus, attempt) if window else ()))
 
 

@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from orchestrator.diagnose.tail import read_tail
 from orchestrator.diagnose.verdict import Evidence, Verdict
+from orchestrator.metrics.lines import number
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.observe import Observed
+from orchestrator.runs.records import read_plan
 from orchestrator.runs.words import sentence
 
 MOST_NODES = 256
@@ -64,6 +67,8 @@ def standstill(run: Observed, verdict: Verdict) -> Verdict | None:
 def _silent(run: Observed, verdict: Verdict, nodes: list[int], seconds: float) -> Verdict:
     hosts = {node.node: node.host for node in run.state.nodes}
     more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
+    slurm = run.record.scheduler == "slurm"
+    look = "`sinfo -N` tells what SLURM thinks of the node; " if slurm else ""
     words = f"node {nodes[0]} ({hosts[nodes[0]]}){more} gave no sign of life for {_age(seconds)}"
     return Verdict(
         "running",
@@ -73,7 +78,7 @@ def _silent(run: Observed, verdict: Verdict, nodes: list[int], seconds: float) -
         node=nodes[0],
         rule="no-heartbeat",
         cause=sentence(f"{words}: the node, or its way to the filesystem, may be gone"),
-        next="`sinfo -N` tells what SLURM thinks of the node; `ptx cancel` ends the run.",
+        next=f"{look}`ptx cancel` ends the run.",
     )
 
 
@@ -102,10 +107,19 @@ def _still(
         verdict.attempt,
         rule="stands-still",
         cause=sentence(f"{what}: a rank may hang, and the others wait for it"),
-        next="restart.hang_after in the spec has such ranks say where they stand, and starts them "
-        "again. `py-spy dump --pid PID` on their node shows it now, where that is allowed.",
+        next=_next(run.layout),
         evidence=_evidence(run.layout, pace, spoke),
     )
+
+
+def _next(layout: RunLayout) -> str:
+    restart = read_plan(layout).get("restart")
+    after = restart.get("hang_after") if isinstance(restart, dict) else None
+    now = "`py-spy dump --pid PID` on their node shows where they stand, where that is allowed."
+    if after is not None:
+        begun = "once they made a step or, where they report none, printed anything"
+        return f"{now} restart.hang_after ends such ranks, {begun}."
+    return f"{now} restart.hang_after in the spec has such ranks say so, and starts them again."
 
 
 def _evidence(
@@ -129,24 +143,24 @@ def _pace(layout: RunLayout, attempt: int) -> Pace | None:
     rows = [(index, row) for index, line in enumerate(tail.lines) if (row := _row(line))]
     if not rows or written is None:
         return None
-    times = [t for _, row in rows if isinstance(t := row.get("t"), int | float)]
+    times = [t for _, row in rows if (t := number(row, "t")) is not None]
     gaps = [after - before for before, after in pairwise(times)]
     index, last = rows[-1]
-    step = last.get("step")
+    step = number(last, "step")
     return Pace(
         path,
         written,
-        step if isinstance(step, int) else None,
+        None if step is None else int(step),
         statistics.median(gaps) if gaps else None,
         tail.lines[index],
         tail.number(index),
     )
 
 
-def _row(line: str) -> dict[str, object] | None:
+def _row(line: str) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-    except ValueError:  # half written, or cut for its length
+    except (ValueError, RecursionError):  # half written, or cut for its length
         return None
     return row if isinstance(row, dict) else None
 

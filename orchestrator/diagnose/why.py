@@ -70,11 +70,11 @@ def _of(run: Observed, state: RunState, rules: tuple[Rule, ...]) -> Verdict:
 def _earlier(run: Observed, attempt: int) -> RunState:
     """The state as it was when an attempt had ended."""
     upto = [event for event in run.events if event.integer("attempt", -1) <= attempt]
-    base = replace(gather(upto).base, attempt=attempt)
+    base = gather(upto).base._replace(attempt=attempt)
     ended = next((one for one in history(run.events) if one.number == attempt), None)
     if ended is None or ended.end_class is None:
-        return replace(base, state=State.FAILED, reason="this attempt ended")
-    return replace(base, state=ended.state, reason=ended.message or ended.end_class)
+        return base._replace(state=State.FAILED, reason="this attempt ended")
+    return base._replace(state=ended.state, reason=ended.message or ended.end_class)
 
 
 def _before(run: Observed, rules: tuple[Rule, ...]) -> Before | None:

@@ -1,111 +1,244 @@
-"""Composed lines of many logs, read and merged by several processes at once.
+"""Logs of one part each, merged by several processes at once, each for a slice of time in turn.
 
-Each child merges a share of the logs and hands on what it has through a pipe; the parent merges
-the children's streams. No log is read twice, and a child waits while its pipe is full.
+A process merges all logs over its slice. The one whose slice is next writes to the output as it
+goes, the others keep what they have until it is their turn: it goes round as a token with the
+states of all readers at the end of the slice before. A process that began elsewhere, since a line
+was open for long or a clock stepped back, begins again from there; so the states decide, and
+where slices seem to begin is a guess.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
+import errno
 import json
 import os
+import select
 import signal
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from typing import NamedTuple, NoReturn
 
 from orchestrator.errors import UserError
-from orchestrator.logs.composed import Source, merge_composed
+from orchestrator.logs.composed import FileSource, merge_composed
+from orchestrator.logs.cuts import begin_of, cuts
+from orchestrator.logs.reader import LogReader, Position, State
+from orchestrator.logs.text import TextLines
 
 WORTH = 64 * 1024 * 1024
 """Bytes of logs below which one process has it done as soon."""
-AT_MOST = 4
-"""Children: more of them wait for the parent."""
-_FRAME = struct.Struct("<IB")
-"""Bytes that follow, and what they are."""
-_LINES, _ERROR, _END = 0, 1, 2
-_F_SETPIPE_SZ = getattr(fcntl, "F_SETPIPE_SZ", 1031)
-_PIPE = 1 << 20
+SLICE = 16 * 1024 * 1024
+"""Bytes of all logs in a slice, about."""
+_KEPT = 32 * 1024 * 1024
+"""Bytes that a process keeps at most until it is its turn."""
+_AT_MOST = 8
+"""Processes."""
+_MANY = 2048
+"""Logs: of more, a slice holds too little of each."""
+_FRAME = struct.Struct("<I")
+_WRITTEN = "written"
 
 
-@contextmanager
-def spread(sources: Sequence[Source]) -> Iterator[list[Source]]:
-    """As many sources as there are processors to read them, which give the same lines.
+class Output(NamedTuple):
+    descriptor: int
+    encoding: str
+    errors: str
 
-    To be used by a process with one thread.
+
+def write_everything(
+    readers: Sequence[LogReader],
+    lines: TextLines,
+    output: Output,
+    *,
+    count: int | None = None,
+    size: int = SLICE,
+) -> bool:
+    """Whether it was done: not where logs have parts, or there is no second processor.
+
+    `count` processes, as a rule one a processor. To be used by a process with one thread. `readers`
+    stand at the start. Raises UserError, and OSError where it cannot be written: BrokenPipeError
+    where nobody reads on.
     """
-    count = min(AT_MOST, len(os.sched_getaffinity(0)), len(sources))
-    children: list[_Child] = []
+    count = count or min(_AT_MOST, len(os.sched_getaffinity(0)))
+    if count == 1 or len(readers) > _MANY or not all(reader.is_one_file for reader in readers):
+        return False
+    stamps = cuts(readers, size)
+    count = min(count, len(stamps) + 1)
+    if count == 1:
+        return False
+    turns = [os.pipe() for _ in range(count)]
+    reading, writing = os.pipe()
+    pids: list[int] = []
+    parent = os.getpid()
     try:
         for number in range(count):
-            children.append(_Child(sources[number::count], children))
-        yield list(children)
-    finally:
-        for child in children:
-            child.end()
-
-
-class _Child:
-    """One process that merges its share; reads as a Source."""
-
-    def __init__(self, sources: Sequence[Source], others: Sequence[_Child]) -> None:
-        self._reading, writing = os.pipe()
-        with contextlib.suppress(OSError):  # more than this user may have: it is slower then
-            fcntl.fcntl(writing, _F_SETPIPE_SZ, _PIPE)
-        self._pid = os.fork()
-        if self._pid == 0:
-            # One that still held another's pipe would keep it from seeing that nobody reads.
-            for child in (self, *others):
-                os.close(child._reading)
-            _serve(sources, writing)
+            pids.append(os.fork())
+            if pids[-1] == 0:
+                # Whoever held another's pipe would not let it see that nobody is there.
+                ring = _Ring(turns[number][0], turns[(number + 1) % count][1])
+                for descriptor in {reading, *(end for pair in turns for end in pair)}:
+                    if descriptor not in ring:
+                        os.close(descriptor)
+                worker = _Worker(readers, lines, output, stamps, ring, parent)
+                _serve(worker, number, count, writing)
         os.close(writing)
-
-    def read(self, _: int, /) -> list[str] | None:
-        """Raises UserError where the child met one."""
-        header = _read(self._reading, _FRAME.size)
-        if len(header) < _FRAME.size:
-            raise ChildProcessError("a process that merges logs has vanished")
-        length, kind = _FRAME.unpack(header)
-        data = _read(self._reading, length)
-        if kind == _END:
-            return None
-        if kind == _ERROR:
-            message, hint = json.loads(data)
-            raise UserError(message, hint=hint)
-        return data.decode("utf-8", "surrogateescape").split("\n")
-
-    def end(self) -> None:
-        os.close(self._reading)
-        os.kill(self._pid, signal.SIGKILL)  # it may still write, and has nothing to tidy up
-        os.waitpid(self._pid, 0)
-
-
-def _serve(sources: Sequence[Source], writing: int) -> None:
-    """In the child: never returns."""
-    code = 1
-    try:
-        for batch in merge_composed(sources):
-            _write(writing, _LINES, "\n".join(batch).encode("utf-8", "surrogateescape"))
-        _write(writing, _END, b"")
-        code = 0
-    except UserError as error:
-        _write(writing, _ERROR, json.dumps([error.message, error.hint]).encode())
-    except (BrokenPipeError, KeyboardInterrupt):
-        code = 0
+        for pair in turns:
+            for end in pair:
+                os.close(end)
+        _wait(reading)
     finally:
-        os._exit(code)
+        os.close(reading)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)  # it may still merge, and has nothing to tidy up
+            os.waitpid(pid, 0)
+    return True
 
 
-def _write(descriptor: int, kind: int, data: bytes) -> None:
-    view = memoryview(_FRAME.pack(len(data), kind) + data)
+def _wait(reading: int) -> None:
+    """Until all is written. Raises what ended it before."""
+    with os.fdopen(reading, "rb", closefd=False) as file:
+        told = file.readline()
+    if not told:
+        raise ChildProcessError("the processes that merge logs have vanished")
+    outcome = json.loads(told)
+    if isinstance(outcome, int):
+        raise OSError(outcome, os.strerror(outcome))  # of the class that belongs to the number
+    if outcome != _WRITTEN:
+        raise UserError(outcome[0], hint=outcome[1])
+
+
+class _Ring(NamedTuple):
+    """Pipes from the process before and to the one after."""
+
+    before: int
+    after: int
+
+    def ready(self) -> bool:
+        return bool(select.select([self.before], [], [], 0)[0])
+
+    def take(self) -> list[State]:
+        """Waits. Raises EOFError where the process before is gone."""
+        (length,) = _FRAME.unpack(_read(self.before, _FRAME.size))
+        found = json.loads(_read(self.before, length))
+        return [
+            State(Position(*position), stamp, tuple((mark, text) for mark, text in held))
+            for position, stamp, held in found
+        ]
+
+    def give(self, states: Sequence[State]) -> None:
+        data = json.dumps(states).encode()
+        _write(self.after, _FRAME.pack(len(data)) + data)
+
+
+class _Worker(NamedTuple):
+    readers: Sequence[LogReader]
+    lines: TextLines
+    output: Output
+    stamps: Sequence[str]
+    ring: _Ring
+    parent: int
+
+    def work(self, number: int, count: int) -> bool:
+        """Every `count`-th slice from `number` on; whether that was the end."""
+        starts = [reader.state for reader in self.readers]
+        last = len(self.stamps)
+        for at in range(number, last + 1, count):
+            if at > 0:
+                stamp = self.stamps[at - 1]
+                starts = [
+                    begin_of(reader, stamp, start.position.offset)
+                    for reader, start in zip(self.readers, starts, strict=True)
+                ]
+            starts = self._slice(at, starts)
+            if at < last:
+                self.ring.give(starts)
+        return last % count == number
+
+    def _slice(self, at: int, starts: Sequence[State]) -> list[State]:
+        """Write one and return how the readers stand at its end."""
+        sources = self._sources(at, starts)
+        kept: list[bytes] = []
+        size, is_next = 0, at == 0
+        for text in merge_composed(sources):
+            data = text.encode(self.output.encoding, self.output.errors)
+            if not is_next:
+                kept.append(data)
+                size += len(data)
+                if size < _KEPT and not self.ring.ready():
+                    continue
+                true = self.ring.take()
+                if not _agree(starts, true, self.stamps[at - 1]):
+                    return self._again(at, true)
+                is_next = True
+                self._put(*kept)
+                kept.clear()
+                continue
+            self._put(data)
+        if not is_next:
+            true = self.ring.take()
+            if not _agree(starts, true, self.stamps[at - 1]):
+                return self._again(at, true)
+            self._put(*kept)
+        return [source.reader.state for source in sources]
+
+    def _again(self, at: int, starts: Sequence[State]) -> list[State]:
+        sources = self._sources(at, starts)
+        for text in merge_composed(sources):
+            self._put(text.encode(self.output.encoding, self.output.errors))
+        return [source.reader.state for source in sources]
+
+    def _sources(self, at: int, starts: Sequence[State]) -> list[FileSource]:
+        until = self.stamps[at] if at < len(self.stamps) else None
+        return [
+            FileSource(reader.standing(state), self.lines, until)
+            for reader, state in zip(self.readers, starts, strict=True)
+        ]
+
+    def _put(self, *pieces: bytes) -> None:
+        if os.getppid() != self.parent:
+            raise EOFError  # nobody else would end it
+        for data in pieces:
+            _write(self.output.descriptor, data)
+
+
+def _agree(guessed: Sequence[State], true: Sequence[State], stamp: str) -> bool:
+    """Whether lines read from `guessed` on, from `stamp` on, are those that follow `true`."""
+    return all(
+        one.position == other.position and one.held == other.held and other.stamp < stamp
+        for one, other in zip(guessed, true, strict=True)
+    )
+
+
+def _serve(worker: _Worker, number: int, count: int, telling: int) -> NoReturn:
+    """In the child."""
+    outcome: int | str | list[str | None] | None = None
+    try:
+        if worker.work(number, count):
+            outcome = _WRITTEN
+    except UserError as error:
+        outcome = [error.message, error.hint]
+    except OSError as error:
+        outcome = error.errno or errno.EIO
+    except (EOFError, KeyboardInterrupt):
+        pass
+    finally:
+        if outcome is not None:
+            _write(telling, json.dumps(outcome).encode() + b"\n")
+        os._exit(0)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
 def _read(descriptor: int, size: int) -> bytes:
+    """Raises EOFError."""
     pieces = []
-    while size and (data := os.read(descriptor, size)):
+    while size:
+        data = os.read(descriptor, size)
+        if not data:
+            raise EOFError
         pieces.append(data)
         size -= len(data)
     return b"".join(pieces)

@@ -12,6 +12,7 @@ from orchestrator.logs.line import (
     FOREIGN,
     MARK,
     STAMP,
+    TEXT,
     Entry,
     compose,
     last_state,
@@ -38,6 +39,15 @@ class Position(NamedTuple):
 START = Position()
 
 
+class State(NamedTuple):
+    """All that a reader needs to go on where another one stopped."""
+
+    position: Position = START
+    stamp: str = BEGINNING
+    held: tuple[tuple[str, str], ...] = ()
+    """Stream and text of the pieces that have no newline yet."""
+
+
 class LogReader:
     """Reads from `start` on; holds no descriptor between reads.
 
@@ -58,7 +68,7 @@ class LogReader:
         self.source = source
         self.part, self.offset = start
         self._file = Stored(part_path(path, start.part))
-        self._shift = shift
+        self.shift = shift
         self._stamp = BEGINNING
         self._held: dict[str, str] = {}
         self._later: list[int] | None = None
@@ -86,7 +96,7 @@ class LogReader:
         stamps = [line[:STAMP] for line in lines]
         if (
             not self._held
-            and self._shift is None
+            and self.shift is None
             and "\r" not in text
             and self._plain(lines, stamps)
         ):
@@ -98,18 +108,64 @@ class LogReader:
         """Unpacked bytes of the present part; 0 where it is gone."""
         return self._file.size() or 0
 
+    @property
+    def state(self) -> State:
+        return State(Position(self.part, self.offset), self._stamp, tuple(self._held.items()))
+
+    def standing(self, state: State) -> LogReader:
+        """Another one of the same log, which goes on from there."""
+        reader = LogReader(self.path, self.source, state.position, shift=self.shift)
+        reader._stamp, reader._held = state.stamp, dict(state.held)
+        return reader
+
+    @property
+    def is_one_file(self) -> bool:
+        """Whether all of the log is in its first part, and that is not compressed."""
+        name = PartName.of(self.path.name)
+        return name is not None and parts(self.path.parent, name.rank) == (self.path,)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether lines that come now are shown as they stand in the file."""
+        return not self._held and self.shift is None
+
     def peek(self, size: int) -> bytes:
-        """The block that `read` would take next, as it is; b"" where it has to look closer."""
-        return b"" if self._held or self._shift else self._block(size)
+        """The block that `read` would take next, as it is; b"" at the end of a part."""
+        return self._block(size)
 
     def took(self, data: bytes, first: str, last: str) -> bool:
-        """`data` was peeked at and its lines, whole and in order, are taken; `first` and `last`
-        are their outermost stamps. False, and nothing is taken, where they begin too early."""
+        """Of a plain reader: `data`, with which what was peeked at begins, is taken. Its lines are
+        whole and in order; `first` and `last` are their outermost stamps. False, and nothing is
+        taken, where they begin too early."""
         if first < self._stamp:
             return False
         self.offset += len(data)
         self._stamp = last
         return True
+
+    def before(self, data: bytes, stamp: str) -> int:
+        """How many bytes of `data`, which was peeked at, are lines shown with an earlier time."""
+        if self._stamp >= stamp:
+            return 0
+        at = 0
+        for line in data.split(b"\n"):
+            if self._time(line) >= stamp:
+                return at
+            at += len(line) + 1
+        return len(data)
+
+    def torn_before(self, stamp: str) -> bool:
+        """Whether a last line without its newline, if there is one, is shown with an earlier
+        time."""
+        data = self._file.pread(TEXT, self.offset) or b""
+        return max(self._stamp, self._time(data)) < stamp
+
+    def _time(self, line: bytes) -> str:
+        """Its own; that of BEGINNING for a line that bears none."""
+        parsed = parse(line[:TEXT].decode("ascii", "replace"))
+        if parsed is None:
+            return BEGINNING
+        return self.shift(parsed.time) if self.shift else parsed.time
 
     def finish(self) -> list[Entry]:
         """What has no newline and will get none: held pieces, and a last line torn in writing."""
@@ -211,7 +267,7 @@ class LogReader:
                 entries.append(self._entry(FOREIGN, line))
                 continue
             # A clock that stepped back must not move a line before the one it follows.
-            time = self._shift(parsed.time) if self._shift else parsed.time
+            time = self.shift(parsed.time) if self.shift else parsed.time
             self._stamp = max(self._stamp, time)
             mark = line[MARK].lower()
             text = parsed.text

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_COUNTED = 64 << 20
-"""Of a larger file lines are not counted."""
+COUNTED = 64 << 20
+"""Bytes; of a larger file lines are not counted."""
 _BLOCK = 1 << 20
 
 
@@ -21,9 +21,10 @@ class Line:
     record: dict[str, Any]
 
 
-def last_lines(path: Path, size: int, version: int = 1) -> list[Line]:
+def last_lines(path: Path, size: int, version: int = 1, *, counted: int = COUNTED) -> list[Line]:
     """The whole objects of this `version` in the last `size` bytes. Torn and foreign lines are
-    left out, a file that is missing or none is an empty one."""
+    left out, a file that is missing or none is an empty one. Lines are numbered in files of up to
+    `counted` bytes, or where `size` is all of it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -33,7 +34,7 @@ def last_lines(path: Path, size: int, version: int = 1) -> list[Line]:
         if not stat.S_ISREG(status.st_mode):
             return []
         begin = max(0, status.st_size - size)
-        before = _newlines(descriptor, begin) if status.st_size <= _COUNTED else None
+        before = _newlines(descriptor, begin) if begin == 0 or status.st_size <= counted else None
         data = _read(descriptor, begin, status.st_size)
     except OSError:
         return []

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from orchestrator.metrics.board import NodeRow, RankRow, Snapshot
 from orchestrator.metrics.lines import number
 from orchestrator.runs.state import State
+from orchestrator.runs.words import printable
 
 Labels = Mapping[str, str]
 _REPORTED = (
@@ -104,7 +105,7 @@ def _nodes(text: _Text, base: Labels, nodes: Sequence[NodeRow], now: float) -> N
             for key, name, words, unit in _GPU:
                 value = getattr(gpu, key)
                 text.add(name, words, None if value is None else value * unit, one)
-            for reason in gpu.throttle:
+            for reason in dict.fromkeys(gpu.throttle):  # a series stands there once
                 told = {**one, "reason": reason}
                 text.add("gpu_throttled", "1 for a reason to clock lower.", 1, told)
 
@@ -120,7 +121,8 @@ def _ranks(text: _Text, base: Labels, ranks: Sequence[RankRow]) -> None:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return printable(escaped)
 
 
 def _value(value: float) -> str:

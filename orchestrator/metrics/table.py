@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.metrics.series import reports as every_report
 from orchestrator.runs.layout import RunLayout
+from orchestrator.runs.words import printable
 
 Record = Mapping[str, Any]
 
@@ -25,9 +27,20 @@ def reports(layout: RunLayout) -> list[dict[str, Any]]:
                 kept.pop()
         while kept and kept[-1]["step"] >= report.step:
             kept.pop()
-        fields = {key: value for key, value in report.record.items() if key != "v"}
+        fields = {key: _finite(value) for key, value in report.record.items() if key != "v"}
         kept.append({"attempt": report.attempt, **fields})
     return kept
+
+
+def _finite(value: Any) -> Any:
+    """As JSON has it: NaN and infinity, which Python's own writer may leave, are null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    return value
 
 
 def csv_lines(records: Sequence[Record]) -> Iterator[str]:
@@ -44,8 +57,9 @@ def csv_lines(records: Sequence[Record]) -> Iterator[str]:
 def newest_lines(record: Record) -> list[str]:
     """`key value` lines of one report, without what is null."""
     flat = {key: value for key, value in _flat(record).items() if value is not None}
+    flat = {printable(key): value for key, value in flat.items()}
     width = max(map(len, flat), default=0)
-    return [f"{key.ljust(width)}  {_text(value)}" for key, value in flat.items()]
+    return [f"{key.ljust(width)}  {printable(_text(value))}" for key, value in flat.items()]
 
 
 def _flat(record: Record) -> dict[str, Any]:

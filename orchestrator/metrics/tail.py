@@ -13,8 +13,11 @@ from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.reading import open_regular
 
 VERSION = 1
-_LARGEST = 1e300
+_LARGEST = 1e100
+"""What is computed from several of them stays finite."""
 _LOSSES = 4096
+_LONGEST_LINE = 1 << 20
+"""What is longer is no report, and passed over."""
 _RECENT = 20
 
 
@@ -80,7 +83,8 @@ class MetricsTail:
             record = _parse(line)
             if record is not None:
                 self._take(record)
-        return data.rfind(b"\n") + 1
+        whole = data.rfind(b"\n") + 1
+        return len(data) if not whole and len(data) >= _LONGEST_LINE else whole
 
     def _start(self, attempt: int | None) -> None:
         """A new attempt: its steps may begin anew; the losses so far remain in the picture."""
@@ -94,7 +98,7 @@ class MetricsTail:
         except OSError:
             return b""
         try:
-            return os.pread(descriptor, 1 << 20, self._offset)
+            return os.pread(descriptor, _LONGEST_LINE, self._offset)
         finally:
             os.close(descriptor)
 

@@ -67,7 +67,9 @@ def page(
 
 def _panels(runs: Sequence[Drawn], only: Sequence[str]) -> list[Panel]:
     there = drawable(run.keys for run in runs)
-    return [panel for panel in there if (panel.key in only if only else panel.brief)]
+    if only:
+        return [panel for panel in there if panel.key in only]
+    return [panel for panel in there if panel.brief] or list(there)
 
 
 def _pairs(blocks: list[list[Row]]) -> list[list[list[Row]]]:
@@ -92,7 +94,8 @@ def _summary(run: Drawn, number: int, runs: Sequence[Drawn], look: Look) -> list
         indent
         + _paint(f"{dotted} attempt {start.attempt} from step {start.step:.0f}{why}", "dim", look)
         for before, start in zip(run.starts, run.starts[1:], strict=False)
-        for why in [f", after {run.ends[before.attempt]}" if before.attempt in run.ends else ""]
+        for end in [printable(run.ends.get(before.attempt, ""))]
+        for why in [f", after {end}" if end else ""]
     ]
     shown = (
         restarts

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from orchestrator.runs.events import Event
 from orchestrator.runs.state import State
@@ -16,8 +16,7 @@ HANG = "hang"
 """A class of ends that is no state: a run that ended by one has failed."""
 
 
-@dataclass(frozen=True)
-class Attempt:
+class Attempt(NamedTuple):
     number: int
     started: float
     """This and `ended` in epoch seconds."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 import time
-from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.process import host_name
-from orchestrator.runs.reading import END_OF_TIME, LARGEST, open_regular, read_from
+from orchestrator.runs.reading import END_OF_TIME, LARGEST, read_regular
 
 VERSION = 1
 MAX_LINE = 4 << 20
@@ -26,12 +25,11 @@ _READS = 5
 """Two do, unless somebody writes at that very moment."""
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     t: float
     """Epoch seconds by the writer's clock."""
     type: str
-    fields: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, Any]
 
     def integer(self, key: str, default: int = 0) -> int:
         value = self.fields.get(key)
@@ -87,6 +85,8 @@ class EventReader:
         self._files: dict[str, _File] = {}
         self._events: list[Event] = []
         self._quiet = False
+        self.looked_ns = 0
+        """When the last look began, by this machine's clock."""
         self.folder: Mark | None = None
         """Of the last look, before it began; None where there is no such folder."""
 
@@ -113,6 +113,7 @@ class EventReader:
 
     def _look(self) -> bool:
         """Whether anything had changed."""
+        self.looked_ns = time.time_ns()
         self.folder = Mark.of(self._folder)
         names = _names(self._folder)
         gone = self._files.keys() - set(names)
@@ -120,32 +121,32 @@ class EventReader:
             del self._files[name]
         # All that was read is old: then nobody was writing while it was.
         self._quiet = True
-        self._old_ns = time.time_ns() - _QUIET_NS
-        changed = [name for name in names if self._read_on(name)]
+        self._old_ns = self.looked_ns - _QUIET_NS
+        changed = [lines for name in names if (lines := self._read_on(name)) is not None]
+        _add_events([lines for lines in changed if lines.whole])
         return bool(changed) or bool(gone)
 
-    def _read_on(self, name: str) -> bool:
+    def _read_on(self, name: str) -> _Lines | None:
+        """What was written since; None where the file is as it was."""
         path = f"{self._folder}/{name}"
         file = self._files.get(name)
         if file is not None and Mark.of(path) in (file.mark, None):
-            return False
+            return None
         offset = file.offset if file is not None else 0
         mark, data = _read_file(path, offset)
         if mark is None:
-            return False
+            return None
         if file is None or file.mark.inode != mark.inode or mark.size < file.offset:
             if offset:
                 mark, data = _read_file(path, 0)
             if mark is None:
-                return False
+                return None
             file = self._files[name] = _File(mark)
         file.mark = mark
         self._quiet &= mark.mtime_ns < self._old_ns and mark.size == file.offset + len(data)
         whole = data.rfind(b"\n") + 1  # what follows the last newline is not yet whole
-        if whole:
-            file.offset += whole
-            file.events += _events(data[: whole - 1])
-        return True
+        file.offset += whole
+        return _Lines(file, data[: whole - 1].split(b"\n") if whole else [])
 
 
 def _time(event: Event) -> float:
@@ -164,27 +165,26 @@ def _read_file(path: str, offset: int) -> tuple[Mark | None, bytes]:
     """What the file looked like, then its bytes from `offset` on; of a file that is larger than
     events can be only the beginning. None for what is not there, or is no file."""
     try:
-        descriptor, found = open_regular(path)
+        found, data = read_regular(path, max(1, MAX_FILE - offset), offset)
     except OSError:
         return None, b""
-    try:
-        mark = Mark(found.st_ino, found.st_mtime_ns, found.st_size)
-        if offset:
-            os.lseek(descriptor, offset, os.SEEK_SET)
-        return mark, read_from(descriptor, max(1, MAX_FILE - offset), found.st_size - offset)
-    except OSError:
-        return None, b""
-    finally:
-        os.close(descriptor)
+    return Mark(found.st_ino, found.st_mtime_ns, found.st_size), data
 
 
-def _events(data: bytes) -> list[Event]:
-    lines = data.split(b"\n")
-    events = _all_at_once(lines)
-    return [event for line in lines if (event := _parse(line))] if events is None else events
+class _Lines(NamedTuple):
+    file: _File
+    whole: list[bytes]
 
 
-def _all_at_once(lines: list[bytes]) -> list[Event] | None:
+def _add_events(read: list[_Lines]) -> None:
+    """Parse what was read, all files in one, and each line alone where one is damaged."""
+    lines = [line for one in read for line in one.whole]
+    events = iter(_all_at_once(lines) or map(_parse, lines))
+    for file, whole in read:
+        file.events += [event for event in islice(events, len(whole)) if event is not None]
+
+
+def _all_at_once(lines: list[bytes]) -> list[Event | None] | None:
     """What `_parse` makes of each, in a third of the time; None where one of them is damaged."""
     if sum(map(len, lines)) > MAX_LINE:
         return None
@@ -192,10 +192,7 @@ def _all_at_once(lines: list[bytes]) -> list[Event] | None:
         found = json.loads(b"[%s]" % b",".join(lines))
     except (ValueError, RecursionError):
         return None
-    if len(found) != len(lines):
-        return None
-    events = [_event(fields) for fields in found]
-    return [event for event in events if event is not None]
+    return [_event(fields) for fields in found] if len(found) == len(lines) else None
 
 
 def _parse(line: bytes) -> Event | None:
@@ -296,4 +293,6 @@ def _is_abandoned(path: Path) -> bool:
 
 
 def _writer_name() -> str:
+    import secrets
+
     return f"client-{host_name()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"

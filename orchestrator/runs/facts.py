@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from orchestrator.runs.attempts import Attempt, history
 from orchestrator.runs.events import Event
@@ -14,8 +14,7 @@ from orchestrator.runs.submissions import current
 from orchestrator.schedulers.base import JobInfo, JobState
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     base: RunState
     """Attempts, nodes and times; its state and sentence are not judged yet."""
     intended: bool
@@ -38,10 +37,12 @@ def gather(events: Sequence[Event]) -> Facts:
     """`events` in time order; those of earlier submissions count as history."""
     everything, events = events, current(events)
     last = {event.type: event for event in events}
-    begun = [event for event in events if event.type in ("job_started", "node_started")]
-    attempts = sorted({event.integer("attempt") for event in begun})
-    attempt = attempts[-1] if attempts else None
-    started = min((e.t for e in begun if e.integer("attempt") == attempt), default=None)
+    begun: dict[int, float] = {}
+    for event in events:
+        if event.type in ("job_started", "node_started"):
+            begun.setdefault(event.integer("attempt"), event.t)
+    attempt = max(begun, default=None)
+    started = None if attempt is None else begun[attempt]
     whole = history(everything)
     own = whole if len(events) == len(everything) else history(events)
     base = _base(events, last, attempt, started, tuple(one.number for one in whole))
@@ -128,7 +129,7 @@ def _node(number: int, started: Event | None, ended: Event | None) -> NodeState:
     host = started.text("host") if started else ended.text("host") if ended else ""
     begun = started.t if started else ended.t if ended else 0.0
     if ended is None:
-        return NodeState(number, host, begun)
+        return NodeState(number, host, begun, {})
     ranks = ended.fields.get("ranks")
     codes = {
         int(rank): code

@@ -22,12 +22,13 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from orchestrator.runs.columns import pack, unpack
 from orchestrator.runs.events import Mark
 from orchestrator.runs.reading import read_bytes
 from orchestrator.runs.root import index_folder, runs_root
 from orchestrator.runs.row import RunRow
 
-VERSION = 1
+VERSION = 2
 """Also to be raised when a state's sentence comes out another way."""
 _MAX_BYTES = 256 << 20
 _RACY_NS = 2 * 10**9
@@ -37,44 +38,49 @@ _WORTH_WRITING = 20
 
 
 class Entry(NamedTuple):
-    folder: tuple[int, int]
-    """Inode and time of change of the folder of events."""
-    files: dict[str, tuple[int, int]] | None
+    inode: int
+    """This and the next: of the folder of events."""
+    mtime_ns: int
+    files: dict[str, list[int]] | None
     """Size and time of change of each file of events; None where they cannot matter any more."""
-    job: tuple[str, str] | None
+    job: list[str] | None
     """What the scheduler said, state and reason, when this was judged; None: it was not asked."""
     row: RunRow
 
-    def holds(self, folder: Mark) -> bool:
-        """Whether the folder of events, which looks like `folder` now, is as it was."""
-        if self.folder != (folder.inode, folder.mtime_ns):
-            return False
-        if self.files is None:
-            return True
-        inside = f"{self.row.path}/events/"
+    def holds(self) -> bool:
+        """Whether the folder of events is as it was."""
+        inside = f"{self.row.path}/events"
         try:
-            for name, was in self.files.items():
-                found = os.stat(inside + name)  # noqa: PTH116 - ten thousand a look
-                if was != (found.st_size, found.st_mtime_ns):
+            found = os.stat(inside)  # noqa: PTH116 - ten thousand a look
+            if found.st_mtime_ns != self.mtime_ns or found.st_ino != self.inode:
+                return False
+            for name, was in (self.files or {}).items():
+                found = os.stat(f"{inside}/{name}")  # noqa: PTH116
+                if was != [found.st_size, found.st_mtime_ns]:
                     return False
-        except OSError:
+        except (OSError, ValueError):
             return False
         return True
 
 
 def entry_of(
-    row: RunRow, folder: Mark | None, files: dict[str, Mark], job: tuple[str, str] | None
+    row: RunRow,
+    folder: Mark | None,
+    files: dict[str, Mark],
+    job: list[str] | None,
+    *,
+    looked_ns: int,
 ) -> Entry | None:
-    """None for what must be looked at each time: a folder that has just changed, and a run whose
-    state rests on which processes live on this machine."""
+    """None for what must be looked at each time: a folder that had just changed when it was looked
+    at, and a run whose state rests on which processes live on this machine."""
     if folder is None or (not row.final and row.scheduler == "local"):
         return None
-    age = time.time_ns() - max(folder.mtime_ns, *(mark.mtime_ns for mark in files.values()), 0)
+    age = looked_ns - max(folder.mtime_ns, *(mark.mtime_ns for mark in files.values()), 0)
     if age < _RACY_NS:
         return None
     sealed = row.final and age > _SEALED_NS
-    marks = {name: (mark.size, mark.mtime_ns) for name, mark in files.items()}
-    return Entry((folder.inode, folder.mtime_ns), None if sealed else marks, job, row)
+    marks = {name: [mark.size, mark.mtime_ns] for name, mark in files.items()}
+    return Entry(folder.inode, folder.mtime_ns, None if sealed else marks, job, row)
 
 
 class Index:
@@ -82,12 +88,13 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._raw: dict[str, Any] = {}
+        self._held: dict[str, Entry] = {}
         self._kept: dict[str, Entry] = {}
         self._fresh = 0
         self.registry: tuple[int, int] | None = None
         """Inode and time of change of the registry's folder when `registered` was read."""
         self.registered: dict[str, str] = {}
+        """Run id -> path; "" where nobody needed it yet."""
         self._load()
 
     @classmethod
@@ -99,22 +106,12 @@ class Index:
         return cls(index_folder() / f"v{VERSION}-{digest}.json")
 
     def get(self, path: str) -> Entry | None:
-        raw = self._raw.get(path)
-        if raw is None:
-            return None
-        folder, files, job, row = raw
-        marks = None if files is None else {name: tuple(was) for name, was in files.items()}
-        told = None if job is None else (job[0], job[1])
-        return Entry((folder[0], folder[1]), marks, told, RunRow(path, *row))
+        return self._held.get(path)
 
-    def keep(self, path: str, entry: Entry) -> None:
-        """As it was found in here."""
-        self._kept[path] = entry
-
-    def put(self, path: str, entry: Entry | None) -> None:
-        self._fresh += 1
-        if entry is not None:
-            self._kept[path] = entry
+    def keep(self, entries: dict[str, Entry], fresh: int) -> None:
+        """Nothing but these from now on, by path; `fresh` of them were not found in here."""
+        self._kept = entries
+        self._fresh += fresh
 
     def register(self, rows: dict[str, str], folder: Mark | None) -> None:
         """What the registry holds, as of `folder`; a row of a run never changes."""
@@ -125,7 +122,7 @@ class Index:
 
     def save(self) -> None:
         """Where enough is new. A folder that cannot be written costs the next look time."""
-        gone = len(self._raw.keys() - self._kept.keys())
+        gone = len(self._held.keys() - self._kept.keys())
         if self._fresh + gone < _WORTH_WRITING:
             return
         with contextlib.suppress(OSError):
@@ -139,22 +136,24 @@ class Index:
             fields = json.loads(body)
         except (OSError, ValueError, RecursionError):
             return
-        self._raw = fields["runs"]
+        self._held = {entry.row.path: entry for entry in map(_unpacked, unpack(fields["runs"]))}
         self.registry = tuple(fields["registry"]) if fields["registry"] else None
         self.registered = {
-            name: f"{parent}/{name}" for parent, names in fields["registered"] for name in names
+            name: f"{parent}/{name}" if parent else ""
+            for parent, names in fields["registered"]
+            for name in names
         }
 
     def _write(self) -> None:
         parents: dict[str, list[str]] = {}
         for name, path in self.registered.items():
             parent, _, last = path.rpartition("/")
-            if last == name:  # as it always is, unless somebody moved the run
+            if not path or last == name:  # as it always is, unless somebody moved the run
                 parents.setdefault(parent, []).append(name)
         fields = {
             "registry": self.registry,
             "registered": list(parents.items()),
-            "runs": {path: (*one[:3], one.row[1:]) for path, one in self._kept.items()},
+            "runs": pack([_packed(entry) for entry in self._kept.values()]),
         }
         body = json.dumps(fields, separators=(",", ":")).encode()
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -166,6 +165,25 @@ class Index:
             scratch.replace(self._path)
         finally:
             scratch.unlink(missing_ok=True)
+
+
+def _packed(entry: Entry) -> tuple[Any, ...]:
+    """Without what a row says twice: nearly always its id is its folder's name, and its sentence
+    what the table shows of it."""
+    path, run_id, *rest = entry.row
+    folder, _, name = path.rpartition("/")
+    row = entry.row
+    said = (None if row.run_id == name else run_id, None if row.brief == row.reason else row.brief)
+    return (*entry[:4], folder, name, *said, *rest)
+
+
+def _unpacked(fields: tuple[Any, ...]) -> Entry:
+    inode, mtime_ns, files, job, folder, name, run_id, brief, title, state, reason, _, *rest = (
+        fields
+    )
+    told = (reason if brief is None else brief, *rest)
+    row = RunRow(f"{folder}/{name}", run_id or name, title, state, reason, *told)
+    return Entry(inode, mtime_ns, files, job, row)
 
 
 def _head(body: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -11,6 +12,7 @@ class RunLayout:
     """`<root>/<run id>`; every file below has exactly one writer."""
 
     root: Path
+    RECORD: ClassVar = "run.json"
 
     @property
     def run_id(self) -> str:
@@ -19,7 +21,7 @@ class RunLayout:
     @property
     def record(self) -> Path:
         """run.json: what submit intends, written before the scheduler is called."""
-        return self.root / "run.json"
+        return self.root / self.RECORD
 
     @property
     def spec(self) -> Path:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 
 from orchestrator.errors import SchedulerUnreachable, UserError
 from orchestrator.runs.events import ClientEvents, Event, EventReader, Mark
+from orchestrator.runs.facts import Facts, gather
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.process import Process, alive
 from orchestrator.runs.reconcile import reconcile
 from orchestrator.runs.records import RunRecord, read_exit, read_heartbeat, read_record
-from orchestrator.runs.reduce import JOB_OVER, MAY_COME_BACK, Evidence, reduce
+from orchestrator.runs.reduce import JOB_OVER, MAY_COME_BACK, Evidence, judge, reduce
 from orchestrator.runs.state import Failure, RunState
 from orchestrator.runs.submissions import current, record_now
 from orchestrator.schedulers.base import JobInfo, JobState
@@ -34,11 +35,17 @@ class Observer:
     def __init__(self, layout: RunLayout) -> None:
         self.layout = layout
         self._reader = EventReader(layout)
+        self._gathered: tuple[Sequence[Event], Facts] | None = None
 
     @property
     def folder(self) -> Mark | None:
         """What the folder of events looked like before the last look; None where there is none."""
         return self._reader.folder
+
+    @property
+    def looked_ns(self) -> int:
+        """When that was."""
+        return self._reader.looked_ns
 
     @property
     def files(self) -> dict[str, Mark]:
@@ -66,15 +73,20 @@ class Observer:
         if record is None:
             return None
         said = self._reader.read()
-        events, state = self._judge(Evidence(record_now(record, said), said))
-        state = _explained(state, self.layout)
-        return Observed(self.layout, record_now(record, events), events, state)
+        now = record_now(record, said)
+        events, state = self._judge(Evidence(now, said))
+        if events is not said:
+            now = record_now(record, events)
+        return Observed(self.layout, now, events, _explained(state, self.layout))
 
     def with_job(self, run: Observed, job: JobInfo | None) -> Observed:
         """With the scheduler's word besides; None stands for a scheduler that said nothing."""
         layout, state = self.layout, run.state
-        said = self._reader.read()  # after the scheduler's word: a job that is over has said all
         job = job or JobInfo(state.job_id or "", JobState.UNKNOWN)
+        # After the scheduler's word, since a job that is over has said all; of one that is not,
+        # what it said a moment ago is as true as that.
+        going = job.state in (JobState.PENDING, JobState.RUNNING)
+        said = run.events if going else self._reader.read()
         heartbeat = _newest_heartbeat(run) if job.state == JobState.UNKNOWN else None
         events, state = self._judge(Evidence(run.record, said, job, heartbeat))
         if state.final and job.state in JOB_OVER - MAY_COME_BACK:
@@ -92,11 +104,17 @@ class Observer:
             dead = living is False
             return living
 
-        state = reduce(evidence, now=now, alive=look)
+        state = judge(evidence, self._gather(evidence.events), now=now, alive=look)
         if dead and all(event.type != "supervisor_ended" for event in current(evidence.events)):
-            evidence = replace(evidence, events=self._reader.read())
+            evidence = evidence._replace(events=self._reader.read())
             state = reduce(evidence, now=now, alive=alive)
         return evidence.events, state
+
+    def _gather(self, events: Sequence[Event]) -> Facts:
+        """Once for the same events, as when a scheduler has been asked besides."""
+        if self._gathered is None or self._gathered[0] is not events:
+            self._gathered = events, gather(events)
+        return self._gathered[1]
 
 
 def observe_one(layout: RunLayout, *, ask: bool = True) -> tuple[Observed, tuple[str, ...]]:
@@ -183,8 +201,8 @@ def _explained(state: RunState, layout: RunLayout) -> RunState:
     message = _exception(layout, state.attempt, failure)
     if not message:
         return state
-    told = replace(failure, message=message)
-    return replace(state, failure=told, reason=state.reason.rstrip(".") + f": {message}")
+    told = failure._replace(message=message)
+    return state._replace(failure=told, reason=state.reason.rstrip(".") + f": {message}")
 
 
 def _exception(layout: RunLayout, attempt: int, failure: Failure) -> str:

@@ -46,13 +46,27 @@ def read_from(descriptor: int, size: int, expected: int = _BLOCK) -> bytes:
     return b"".join(parts) if len(parts) > 1 else parts[0]
 
 
-def read_bytes(path: str | Path, limit: int) -> bytes:
-    """All of a regular file. Raises OSError, also for one of more than `limit` bytes."""
+def read_regular(path: str | Path, limit: int, offset: int = 0) -> tuple[os.stat_result, bytes]:
+    """What a regular file looked like, then at most `limit` of its bytes from `offset` on. Raises
+    OSError."""
     descriptor, found = open_regular(path)
     try:
-        data = read_from(descriptor, limit + 1, found.st_size)
+        if offset:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+        expected = found.st_size - offset
+        if not 0 <= expected < min(limit, _BLOCK):
+            return found, read_from(descriptor, limit, expected)
+        data = os.read(descriptor, expected + 1)
+        if len(data) > expected:  # it grows
+            data += read_from(descriptor, limit - len(data))
+        return found, data
     finally:
         os.close(descriptor)
+
+
+def read_bytes(path: str | Path, limit: int) -> bytes:
+    """All of a regular file. Raises OSError, also for one of more than `limit` bytes."""
+    data = read_regular(path, limit + 1)[1]
     if len(data) > limit:
         raise OSError(errno.EFBIG, "larger than any such file", str(path))
     return data

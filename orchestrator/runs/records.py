@@ -69,7 +69,7 @@ class ExitRecord:
 
 def read_record(layout: RunLayout) -> RunRecord | None:
     """run.json, or None where there is none that this version understands."""
-    data = _read_object(layout.record)
+    data = _read_object(f"{layout.root}/{layout.RECORD}")
     if data is None or data.get("v") != VERSION:
         return None
     run_id, scheduler, argv = _word(data, "run_id"), _word(data, "scheduler"), data.get("argv")
@@ -88,7 +88,7 @@ def read_record(layout: RunLayout) -> RunRecord | None:
         host=_word(data, "host"),
         spec_path=_word(data, "spec_path"),
         ptx_version=_word(data, "ptx_version"),
-        argv=tuple(str(word) for word in argv) if isinstance(argv, list) else (),
+        argv=tuple(map(str, argv)) if isinstance(argv, list) else (),
     )
 
 
@@ -177,7 +177,7 @@ def _sane(value: Any, depth: int) -> Any:
     return None if isinstance(value, int) and abs(value) > _LARGEST_MEMORY else value
 
 
-def _read_object(path: Path) -> dict[str, Any] | None:
+def _read_object(path: Path | str) -> dict[str, Any] | None:
     try:
         return _parse_object(read_bytes(path, _MAX_RECORD))
     except OSError:
@@ -199,7 +199,8 @@ def _text(data: dict[str, Any], key: str) -> str:
 
 def _word(data: dict[str, Any], key: str) -> str:
     """A text that is shown on one line."""
-    return printable(_text(data, key))
+    value = data.get(key)
+    return printable(value) if isinstance(value, str) else ""
 
 
 def _time(data: dict[str, Any], key: str) -> float:

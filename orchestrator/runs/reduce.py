@@ -7,7 +7,7 @@ The rules are asked in turn and the first that knows answers. Absence of evidenc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from orchestrator.runs.attempts import Attempt
 from orchestrator.runs.events import Event
@@ -34,8 +34,7 @@ _TOLD = {
 MAY_COME_BACK = frozenset({JobState.PREEMPTED, JobState.NODE_FAILURE})
 
 
-@dataclass(frozen=True)
-class Evidence:
+class Evidence(NamedTuple):
     record: RunRecord
     events: Sequence[Event]
     job: JobInfo | None = None
@@ -46,7 +45,12 @@ class Evidence:
 
 def reduce(evidence: Evidence, *, now: float, alive: Liveness) -> RunState:
     """The state of a run. A result that is `final` needs no scheduler, now or later."""
-    case = _Case(evidence, gather(evidence.events), now, alive)
+    return judge(evidence, gather(evidence.events), now=now, alive=alive)
+
+
+def judge(evidence: Evidence, facts: Facts, *, now: float, alive: Liveness) -> RunState:
+    """The same where it is known what the events say."""
+    case = _Case(evidence, facts, now, alive)
     return (
         _not_submitted(case)
         or _completed(case)
@@ -85,11 +89,11 @@ class _Case:
 
     def final(self, state: State, reason: str, ended: float | None = None) -> RunState:
         ended = ended or self.base.last_end or self.facts.noted_at
-        return replace(self.base, state=state, reason=sentence(reason), ended=ended, final=True)
+        return self.base._replace(state=state, reason=sentence(reason), ended=ended, final=True)
 
     def for_now(self, state: State, reason: str) -> RunState:
         ended = (self.base.last_end or self.facts.noted_at) if state.ended else None
-        return replace(self.base, state=state, reason=sentence(reason), ended=ended)
+        return self.base._replace(state=state, reason=sentence(reason), ended=ended)
 
 
 def _not_submitted(case: _Case) -> RunState | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Container
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,10 +87,11 @@ def all_runs(*, root: Path | None = None) -> list[tuple[RunRecord, RunLayout]]:
 def folders(root: Path | None, index: Index | None = None) -> list[str]:
     """Paths of the run folders, dangling ones included: whether one is there costs a look at it.
     What `index` still holds of the registry need not be read again."""
-    rows = _registered(index) if root is None else {}
     home = runs_root() if root is None else root
     inside = {name: f"{home}/{name}" for name in _names(home) if not name.startswith(".")}
-    return list((rows | inside).values())
+    rows = _registered(index, inside) if root is None else {}
+    elsewhere = {name: path or _row(name) for name, path in rows.items() if name not in inside}
+    return [path for path in (elsewhere | inside).values() if path]
 
 
 def _all_names(root: Path | None) -> list[str]:
@@ -110,8 +112,8 @@ def _folder(name: str, root: Path | None) -> Path | None:
     return None if row is None else Path(row)
 
 
-def _registered(index: Index | None) -> dict[str, str]:
-    """Run id -> path."""
+def _registered(index: Index | None, inside: Container[str]) -> dict[str, str]:
+    """Run id -> path; "" where that was not read, since the run is `inside` the current folder."""
     folder = registry_folder()
     found = Mark.of(str(folder))
     mark = None if found is None else (found.inode, found.mtime_ns)
@@ -122,7 +124,7 @@ def _registered(index: Index | None) -> dict[str, str]:
     for name in _names(folder):
         if name.startswith("."):
             continue  # a row being written
-        path = known.get(name) or _row(name)
+        path = known.get(name) or ("" if name in inside else _row(name))
         if path is not None:
             rows[name] = path
     if index is not None:

@@ -9,6 +9,8 @@ from orchestrator.runs.observe import Observed
 from orchestrator.runs.state import RunState, State
 from orchestrator.runs.submissions import submissions
 
+_LIVE = frozenset(state.value for state in State if not state.ended)
+
 
 class RunRow(NamedTuple):
     """Times in epoch seconds. A tuple of what JSON knows: there are ten thousand of them."""
@@ -40,12 +42,12 @@ class RunRow(NamedTuple):
 
     @property
     def live(self) -> bool:
-        return not State(self.state).ended
+        return self.state in _LIVE
 
 
 def row_of(run: Observed) -> RunRow:
     record, state = run.record, run.state
-    made = submissions(run.events)
+    made = [] if state.final else submissions(run.events)
     return RunRow(
         path=os.fspath(run.layout.root),
         run_id=record.run_id,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class State(StrEnum):
@@ -25,8 +25,7 @@ class State(StrEnum):
         return self not in (State.SUBMITTING, State.PENDING, State.RUNNING, State.UNKNOWN)
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """The first rank of a node that failed, as its agent saw it."""
 
     node: int
@@ -43,11 +42,12 @@ class Failure:
         return self.signal in (9, 15) or self.code in (-9, -15, 137, 143)
 
 
-@dataclass(frozen=True)
-class NodeState:
+class NodeState(NamedTuple):
     node: int
     host: str
     started: float
+    ranks: dict[int, int]
+    """Exit code of each rank that left an exit record (minus the signal that ended it)."""
     ended: float | None = None
     rc: int | None = None
     reason: str = ""
@@ -55,13 +55,10 @@ class NodeState:
     agent had asked the ranks to) or hang."""
     message: str = ""
     """The agent's own words where no rank can be named."""
-    ranks: dict[int, int] = field(default_factory=dict)
-    """Exit code of each rank that left an exit record (minus the signal that ended it)."""
     failure: Failure | None = None
 
 
-@dataclass(frozen=True)
-class RunState:
+class RunState(NamedTuple):
     state: State
     reason: str
     """One sentence."""

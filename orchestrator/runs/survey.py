@@ -5,25 +5,26 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from orchestrator.runs.events import Mark, read_events
+from orchestrator.runs.events import read_events
 from orchestrator.runs.index import Entry, Index, entry_of
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.observe import Observed, Observer, ask_scheduler
 from orchestrator.runs.registry import folders
 from orchestrator.runs.row import RunRow, row_of
+from orchestrator.runs.team import Team
 from orchestrator.schedulers.base import JobInfo, JobState
 
 _MANY = 500
 """Runs to read from which on several processes do it: half a second's work for one."""
 _WORKERS = 8
 """At most: what they wait for is one file system."""
-Item = TypeVar("Item")
+_LEFT: dict[str, tuple[Observer, Observed]] = {}
+"""What this process has read and a scheduler is yet to be asked about, by path."""
 Found = tuple[RunRow, Entry | None]
 """A run, and what the index may keep of it."""
 
@@ -50,22 +51,19 @@ def _survey(root: Path | None) -> Survey:
     found: dict[str, Found] = {}
     unread: list[str] = []
     for path in folders(root, index):
-        mark = Mark.of(f"{path}/events")
         entry = index.get(path)
-        if entry is not None and mark is not None and entry.holds(mark):
+        if entry is not None and entry.holds():
             found[path] = (entry.row, entry)
         else:
             unread.append(path)
-    read = zip(unread, _spread(_read, unread), strict=True)
-    found |= {path: one for path, one in read if one is not None}
-    fresh = set(unread)
     troubles: list[str] = []
-    fresh |= _ask(found, troubles)
-    for path, (_, entry) in found.items():
-        if path in fresh:
-            index.put(path, entry)
-        elif entry is not None:
-            index.keep(path, entry)
+    with Team(_workers(len(unread))) as team:
+        read = zip(unread, team.map(_read, unread, str), strict=True)
+        found |= {path: one for path, one in read if one is not None}
+        fresh = _ask(found, team, troubles).union(unread)
+    _LEFT.clear()
+    entries = {path: entry for path, (_, entry) in found.items() if entry is not None}
+    index.keep(entries, len(fresh))
     rows = sorted((row for row, _ in found.values()), key=_age, reverse=True)
     return Survey(rows, tuple(troubles), index)
 
@@ -90,20 +88,23 @@ def _age(row: RunRow) -> tuple[float, str]:
 
 def _read(path: str) -> Found | None:
     """From the run folder alone; None for what is no run."""
-    observer = Observer(RunLayout(Path(path)))
-    run = observer.from_events()
-    return None if run is None else _found(observer, run)
+    observer, run = _observed(path)
+    if run is None:
+        return None
+    if not run.state.final:
+        _LEFT[path] = observer, run
+    return _found(observer, run)
 
 
 def _found(observer: Observer, run: Observed) -> Found:
     row = row_of(run)
-    job = None if run.job is None else (run.job.state.value, run.job.reason)
-    return row, entry_of(row, observer.folder, observer.files, job)
+    job = None if run.job is None else [run.job.state.value, run.job.reason]
+    return row, entry_of(row, observer.folder, observer.files, job, looked_ns=observer.looked_ns)
 
 
-def _ask(found: dict[str, Found], troubles: list[str]) -> set[str]:
-    """Put what the schedulers say into `found`; the runs that had to be read again for it."""
-    waiting: list[tuple[str, JobInfo | None]] = []
+def _ask(found: dict[str, Found], team: Team, troubles: list[str]) -> set[str]:
+    """Put what the schedulers say into `found`; the runs that had to be judged again for it."""
+    said: dict[str, JobInfo | None] = {}
     schedulers: dict[str, list[str]] = {}
     for path, (row, _) in found.items():
         if not row.final:
@@ -118,40 +119,39 @@ def _ask(found: dict[str, Found], troubles: list[str]) -> set[str]:
             row, entry = found[path]
             job = jobs.get(row.job_id or "")
             if entry is None or not _said_before(job, entry):
-                waiting.append((path, job))
-    for (path, _), one in zip(waiting, _spread(_read_with_job, waiting), strict=True):
+                said[path] = job
+    for path, one in zip(said, team.map(_judge, list(said.items()), _path), strict=True):
         if one is None:  # deleted while we looked
             del found[path]
         else:
             found[path] = one
-    return {path for path, _ in waiting}
+    return set(said)
 
 
 def _said_before(job: JobInfo | None, entry: Entry) -> bool:
     """Then the sentence is the same, too; of a job that nobody knows the heartbeats tell."""
     if job is None or job.state is JobState.UNKNOWN:
         return False
-    return entry.job == (job.state.value, job.reason)
+    return entry.job == [job.state.value, job.reason]
 
 
-def _read_with_job(asked: tuple[str, JobInfo | None]) -> Found | None:
+def _judge(asked: tuple[str, JobInfo | None]) -> Found | None:
+    """With the scheduler's word; not read again where that says nothing new."""
     path, job = asked
-    observer = Observer(RunLayout(Path(path)))
-    run = observer.from_events()
+    observer, run = _LEFT.pop(path) if path in _LEFT else _observed(path)
     if run is None:
         return None
     return _found(observer, run if run.state.final else observer.with_job(run, job))
 
 
-def _spread(work: Callable[[Item], Found | None], items: Sequence[Item]) -> Sequence[Found | None]:
-    """`work` of each of `items`, in order; of many in several processes."""
-    workers = min(_WORKERS, len(os.sched_getaffinity(0)), len(items) // _MANY + 1)
-    if workers == 1:
-        return [work(item) for item in items]
-    import multiprocessing
-    import signal
+def _path(asked: tuple[str, JobInfo | None]) -> str:
+    return asked[0]
 
-    context = multiprocessing.get_context("fork")
-    quietly = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is this process's to tell
-    with context.Pool(workers, signal.signal, quietly) as pool:
-        return pool.map(work, items, chunksize=len(items) // (workers * 4) + 1)
+
+def _observed(path: str) -> tuple[Observer, Observed | None]:
+    observer = Observer(RunLayout(Path(path)))
+    return observer, observer.from_events()
+
+
+def _workers(unread: int) -> int:
+    return min(_WORKERS, len(os.sched_getaffinity(0)), unread // _MANY + 1)

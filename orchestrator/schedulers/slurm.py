@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import SchedulerUnreachable, UserError
-from orchestrator.plan.plan import Target
-from orchestrator.render.bundle import BundleFile
 from orchestrator.schedulers import slurm_query
 from orchestrator.schedulers.base import JobInfo
 from orchestrator.schedulers.environment import cleaned_os_environ
@@ -28,8 +26,8 @@ from orchestrator.schedulers.slurm_command import (
 from orchestrator.schedulers.slurm_refusal import refusal
 
 if TYPE_CHECKING:  # `ptx status` asks for states here, and needs none of pydantic
-    from orchestrator.plan.plan import Plan
-    from orchestrator.render.bundle import Bundle
+    from orchestrator.plan.plan import Plan, Target
+    from orchestrator.render.bundle import Bundle, BundleFile
     from orchestrator.runs.layout import RunLayout
     from orchestrator.spec.job import JobSpec
 
@@ -41,9 +39,12 @@ class Slurm:
 
     def target(self, spec: JobSpec) -> Target:  # noqa: ARG002
         """A login node knows nothing of the compute nodes' GPUs."""
+        from orchestrator.plan.plan import Target
+
         return Target(sys.executable, Path.cwd(), gpus=0, cpus=os.cpu_count() or 1)
 
     def render(self, spec: JobSpec, plan: Plan) -> tuple[BundleFile, ...]:
+        from orchestrator.render.bundle import BundleFile
         from orchestrator.render.sbatch import job_sbatch
 
         return (BundleFile(SCRIPT, job_sbatch(spec, plan)),)

@@ -86,7 +86,9 @@ def _from_squeue(jobs: Mapping[str, str]) -> dict[str, JobInfo]:
     if len(jobs) > _CHUNK:
         answer = ask(["squeue", "-h", "--states=all", "-o", f"{SQUEUE_FORMAT}|%j"])
         return parse_squeue(_named(answer.out, jobs))
-    which = next(_chunks(jobs), ())
+    if not jobs:
+        return {}
+    which = next(_chunks(jobs))
     # A single unknown id is an error to squeue ("Invalid job id"), among others it is not.
     answer = ask(["squeue", "-h", "--states=all", *which, "-o", SQUEUE_FORMAT])
     return parse_squeue(answer.out)

@@ -33,8 +33,9 @@ class Rendezvous(Model):
 
 class Restart(Model):
     max: NonNegativeInt = 0
-    """Restarts after failures that count. Preemption and node failure do not, nor a time limit
-    before which the ranks saved and ended as they were asked to."""
+    """Restarts after failures that count. Preemption and node failure do not (of those that SLURM
+    knows nothing of the first five in a row), nor a time limit before which the ranks saved and
+    ended as they were asked to."""
     on: list[Literal["preempted", "time-limit", "node-failure", "failed"]] = [
         "preempted",
         "time-limit",

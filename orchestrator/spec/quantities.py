@@ -15,7 +15,7 @@ _UNITS = re.compile(r"([0-9]{1,9})\s*([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = 366 * 86400
 _SIZE = re.compile(r"([0-9]{1,9})\s*([KMGT])i?B?")
-_MIB = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024 * 1024}
+_KIB = {"K": 1, "M": 1024, "G": 1024**2, "T": 1024**3}
 _WRITE_DURATION = 'write "12:30:00", "90m", "12h" or "2d"'
 _WRITE_SIZE = 'write "64GB", "512MB" or "1TB"'
 
@@ -43,10 +43,15 @@ def seconds(text: str) -> int:
 
 def mebibytes(text: str) -> int:
     """`"64GB"`, `"512M"`, `"1TiB"`: whole MiB, rounded up. Raises ValueError otherwise."""
+    return -(-kibibytes(text) // 1024)
+
+
+def kibibytes(text: str) -> int:
+    """The same exactly: no unit is smaller."""
     match = _SIZE.fullmatch(text)
     if not match or int(match[1]) == 0:
         raise Refused(f"{shown(text)} is not an amount of memory", _WRITE_SIZE)
-    return max(1, -int(-int(match[1]) * _MIB[match[2]] // 1))
+    return int(match[1]) * _KIB[match[2]]
 
 
 def _checked_duration(text: str) -> str:

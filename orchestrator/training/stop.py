@@ -102,7 +102,8 @@ class StopVote:
         vote, so there it means this step already. `save`: this rank wants all to save, which
         `saving` says at the next call.
         """
-        self.alive()
+        if self._voted:  # a step since the last call; the first one may compile for long
+            self.alive()
         self._wait()
         if not self.stopping:
             self._vote = torch.tensor([self._mine(failing=failing, save=save)])

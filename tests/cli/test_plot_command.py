@@ -120,6 +120,11 @@ def test_samples_that_are_none_are_passed_over(ptx: Ptx, run: MadeRun) -> None:
     assert set(told["value"]) == {40.0} and len(told["value"]) == 18
 
 
+def test_samples_of_a_run_without_reports_are_drawn_along_the_time(ptx: Ptx) -> None:
+    sampled(MadeRun(ptx.runs, "measured-cccccc").completed(), range(10, 100, 5))
+    assert "GPU utilisation" in ptx.ok("plot", "measured", "--x", "time")
+
+
 @pytest.mark.slow
 def test_a_page_is_one_bounded_file_that_keeps_the_extremes(ptx: Ptx) -> None:
     spikes = {7_777: 99.0, 20_001: -3.0, 15_000: math.nan}
@@ -146,6 +151,7 @@ def test_a_page_is_one_bounded_file_that_keeps_the_extremes(ptx: Ptx) -> None:
         (["lm", "--metric", "lost"], 2, "--metric 'lost' is unknown"),
         (["lm", "--metric", "mfu"], 3, "no mfu"),
         (["silent"], 3, "has no metrics yet"),
+        (["measured"], 3, "No step was reported"),
         (["lm", "--html", "/nowhere/at/all.html"], 2, "cannot be written"),
         ([], 2, "Missing argument"),
     ],
@@ -154,6 +160,7 @@ def test_what_cannot_be_drawn_is_told_in_one_sentence(
     ptx: Ptx, run: MadeRun, argv: list[str], code: int, said: str
 ) -> None:
     MadeRun(ptx.runs, "silent-bbbbbb").submitted()
+    sampled(MadeRun(ptx.runs, "measured-cccccc").completed(), range(10, 100, 5))
     done = ptx("plot", *argv)
     assert (done.returncode, done.stdout) == (code, "")
     assert said in done.stderr and "hint: " in done.stderr and "Traceback" not in done.stderr

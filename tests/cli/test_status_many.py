@@ -341,3 +341,19 @@ def test_a_run_that_is_deleted_while_it_is_watched_is_told_in_a_sentence(
         shutil.rmtree(run.layout.root)
         assert screen.process.wait(timeout=60) == 2
         assert b"error:" in screen.read() and b"Traceback" not in screen.read()
+
+
+@pytest.mark.slow
+def test_what_had_just_changed_when_it_was_read_is_not_kept_however_long_slurm_takes(
+    root: Path, slurm: Path
+) -> None:
+    """A file that is made in the same tick of the clock leaves the folder's time as it is."""
+    for number in range(25):
+        MadeRun(root, f"r-{number:06d}", scheduler="slurm").submitted(str(number)).started()
+    slurm.write_text("".join(f"{number}|RUNNING|None\n" for number in range(25)))
+    squeue = next(Path(part) for part in os.environ["PATH"].split(":")) / "squeue"
+    squeue.write_text(squeue.read_text().replace("#!/bin/sh\n", "#!/bin/sh\nsleep 2.5\n"))
+    found = survey()
+    found.index.save()
+    assert [row.state for row in found.rows] == ["running"] * 25
+    assert survey().index.get(found.rows[0].path) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 import stat
 import time
@@ -112,6 +113,10 @@ def test_text_of_others_moves_no_cursor(tmp_path: Path, capsys: pytest.CaptureFi
     run.event(3, "node_started", attempt=0, node=0, host="n\x1b[2J\x07", pid=1)
     leave_samples(run.layout, [sample(time.time(), [gpu(0, throttle=["\x1b[H"])], [0])])
     assert "\x1b" not in told(capsys, "top", "live")
+    leave_samples(run.layout, [sample(time.time(), [gpu(0, throttle=["\ud800", "\ud800"])], [0])])
+    out = tmp_path / "ptx.prom"
+    told(capsys, "metrics", "live", "--prometheus", str(out))
+    assert out.read_text().count('reason="') == 1 and "\x1b" not in out.read_text()
     (run.layout.node(0, 0) / "samples.jsonl").write_bytes(b'{"v":1,"t":1,"cpu":[],"gpus":{}}\n\xff')
     (run.layout.node(0, 0) / "heartbeat").write_bytes(b"\x00" * 64)
     assert "running" in told(capsys, "top", "live")
@@ -146,6 +151,26 @@ def test_reports_that_a_restart_undid_are_left_out(
     assert [row["step"] for row in rows] == ["10", "20", "30"]
     assert (rows[2]["loss"], rows[0]["loss"], rows[2]["mfu_reason"]) == ("", "2.5", 'a "b", c')
     assert "step           30" in told(capsys, "metrics", "back")
+
+
+def test_reports_of_other_writers_may_hold_anything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = MadeRun(tmp_path / "runs", "else-eeeeee").submitted().started()
+    bad = {"loss": math.nan, "own": [math.inf], "\x1b[2J": "\x1b]0;title\x07"}
+    run.metrics(t=10, step=10, **{**REPORT, **bad})
+    report = json.loads(told(capsys, "metrics", "else", "--json"))["reports"][0]
+    assert (report["loss"], report["own"]) == (None, [None])
+    assert "\x1b" not in told(capsys, "metrics", "else")
+
+
+def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path) -> None:
+    run = training(tmp_path)
+    with run.layout.metrics(0).open("a") as file:
+        file.write("x" * (3 << 20) + "\n")
+    run.metrics(t=60, step=50, **REPORT)
+    seen = Board(run.layout).look(observe_one(run.layout, ask=False)[0])
+    assert seen.progress.step == 50
 
 
 def test_a_prometheus_file_is_put_there_whole(

@@ -40,7 +40,7 @@ def test_it_follows_the_run_and_ends_with_it(run: FakeRun) -> None:
     live, _, after = shown.partition(CLOSED)
     assert "\x1b[?25h" in live and "\x1b[?7h" in live  # the cursor is back, and lines wrap
     assert "\x1b[H" in live and "\x1b[H" not in after
-    assert f"{run.layout.run_id} has ended: completed" in after
+    assert f"{run.layout.run_id} completed" in after
     assert "after step 10/10." in after
 
 

@@ -18,9 +18,10 @@ pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).parents[1] / "support" / "timed_ranks.py"
 CASES: dict[str, dict[str, Any]] = {
     "healthy": {"steps": 400, "every_steps": 40},
-    "straggler": {"forward": [1, 0.06]},
-    "slow data": {"data": [None, 0.06]},
-    "slow data of one": {"data": [0, 0.06]},
+    # Long beside what else a step takes, also on a machine that does much besides.
+    "straggler": {"forward": [1, 0.12], "steps": 40},
+    "slow data": {"data": [None, 0.1], "steps": 40},
+    "slow data of one": {"data": [0, 0.1], "steps": 40},
     "all sleep": {"forward": [None, 0.04]},
     "short": {"forward": [1, 0.1], "steps": 10, "every_steps": 1},
 }
@@ -45,13 +46,13 @@ def test_a_rank_slowed_in_its_forward_is_named(trained: Path) -> None:
     (finding,) = findings(layout)
     assert (finding.kind, finding.ranks, finding.nodes) == ("straggler", (1,), (1,))
     said = re.match(
-        r"rank 1 \(node-0001\) needs (\d+\.?\d*) ms a step by itself \(forward and data\), the "
-        r"others (\d+\.?\d*) ms: all wait for it, \d+\.?\d* ms of each step of ",
+        r"rank 1 \(node-0001\) needs (\d+\.?\d*) s a step by itself \(forward and data\), the "
+        r"others (\d+\.?\d*) ms: all wait for it, \d+\.?\d* s of each step of ",
         finding.sentence,
     )
     assert said, finding.sentence
     own, others = map(float, said.groups())
-    assert own >= 60.0 > others
+    assert own >= 0.12 > others / 1000
     (evidence,) = finding.evidence
     assert evidence.path == "attempts/000/metrics.jsonl" and evidence.line is not None
     line = (layout.root / evidence.path).read_text().splitlines()[evidence.line - 1]

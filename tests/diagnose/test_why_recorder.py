@@ -18,6 +18,7 @@ from support.why_cases import Case
 from support.why_provoked import submit
 
 from orchestrator.agent.devices import rank_environment
+from orchestrator.cli.why_page import why_page
 from orchestrator.diagnose import recorder
 from orchestrator.diagnose.why import why
 from orchestrator.runs.observe import observe_one
@@ -77,6 +78,14 @@ def entry(number: int, call: str = "nccl:all_reduce", **more: Any) -> dict[str, 
         "is_p2p": False,
         **more,
     }
+
+
+def doubling(depth: int) -> list[Any]:
+    """Small as a pickle, 2 ** depth words as text."""
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value, value]
+    return value
 
 
 def dump(run: MadeRun, rank: int, *entries: dict[str, Any]) -> Path:
@@ -141,6 +150,7 @@ class Harm:
         b"\x80\x02}q\x00X\x07\x00\x00\x00entriesq\x01K\x05s.",
         pickle.dumps({"entries": [{"collective_seq_id": "x", "process_group": 3}, 7]}),
         pickle.dumps([1, 2]),
+        pickle.dumps({"entries": [entry(10**5000), entry(9, process_group=(doubling(200),))]}),
         b"\x80\x02]q\x00h\x00a.",
         os.urandom(4096),
     ],
@@ -155,6 +165,14 @@ def test_what_is_no_dump_is_passed_over_and_runs_nothing(
     told = why(observe_one(timed_out.layout, ask=False)[0])
     assert not (tmp_path / "harmed").exists()
     assert [one.ranks for one in told.stands] == [(0,), (1,)]
+
+
+def test_text_in_a_dump_moves_no_cursor(timed_out: MadeRun) -> None:
+    for rank in range(3):
+        dump(timed_out, rank, entry(7 + (rank == 2), "nccl:\x1b[2Jall_reduce"))
+    observed = observe_one(timed_out.layout, ask=False)[0]
+    page = why_page(observed, why(observed))
+    assert "all_reduce number 7" in page and "\x1b" not in page
 
 
 def test_a_dump_with_harm_in_it_would_do_harm(tmp_path: Path) -> None:

@@ -65,6 +65,9 @@ def test_one_that_has_not_reported_for_long_stands_still(live: MadeRun) -> None:
     assert verdict.evidence[0].path == "attempts/000/metrics.jsonl"
     assert verdict.evidence[0].line == 10
     assert "hang_after" in verdict.next
+    live.layout.bundle.mkdir(exist_ok=True)
+    live.layout.plan.write_text('{"restart": {"hang_after": 60}}')
+    assert "in the spec" not in told(live).next  # it stands there
 
 
 def test_one_that_reports_seldom_is_given_longer(live: MadeRun) -> None:
@@ -107,9 +110,13 @@ def test_a_node_without_a_heartbeat_is_named(live: MadeRun) -> None:
     verdict = told(live)
     assert (verdict.rule, verdict.node) == ("no-heartbeat", 1)
     assert "node 1 (n1) gave no sign of life for 10 min" in verdict.sentence
+    assert "sinfo" not in verdict.next  # there is no SLURM to ask
 
 
 def test_damaged_reports_are_passed_over(live: MadeRun) -> None:
-    live.layout.metrics(0).write_bytes(b'{"v":1,\x00\n[1]\n{"t": "x", "step": []}\n{"t"')
+    huge = b'{"t": 1e9}\n{"t": NaN, "step": 1e999}\n{"t": 1' + b"0" * 400 + b"}\n"
+    live.layout.metrics(0).write_bytes(
+        b'{"v":1,\x00\n[1]\n{"t": "x", "step": []}\n' + b"[" * 2000 + b"\n" + huge + b'{"t"'
+    )
     age(live.layout.metrics(0), 3600)
     assert told(live).rule == "stands-still"

@@ -78,7 +78,7 @@ def test_a_run_in_slurms_queue_is_explained_with_its_expected_start(
 
     pending = replace(
         observed,
-        state=replace(observed.state, state=State.PENDING, reason="Waiting in the queue."),
+        state=observed.state._replace(state=State.PENDING, reason="Waiting in the queue."),
         job=JobInfo("4101", JobState.PENDING, "Resources"),
     )
     told = waiting(pending, why(pending))

@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.errors import SchedulerUnreachable
 from orchestrator.runs.layout import RunLayout
+from orchestrator.schedulers import slurm_query
 from orchestrator.schedulers.base import JobState
 from orchestrator.schedulers.slurm import Slurm
 from orchestrator.schedulers.slurm_refusal import SubmissionRefused
@@ -135,6 +136,29 @@ def test_one_query_answers_for_jobs_of_every_kind(run, tmp_path):
     assert (waiting.state, waiting.reason) == (JobState.PENDING, "BeginTime")
     assert nobody.state is JobState.UNKNOWN
     Slurm().cancel(*reversed(jobs["waiting"]))
+
+
+def test_squeue_asked_for_all_jobs_says_the_same_of_each(run, tmp_path, monkeypatch):
+    """As it is for more than five hundred; jobs of other names are not theirs."""
+    jobs = [
+        helpers.submit(tmp_path / f"{run.name}-{number}", "true", "--begin=now+600")
+        for number in range(3)
+    ]
+    asked = dict(jobs) | {"999999999": jobs[0][1]}
+    one_by_one = Slurm().query(asked)
+    calls = []
+    usual = slurm_query.ask
+    monkeypatch.setattr(slurm_query, "ask", lambda argv: calls.append(argv) or usual(argv))
+    monkeypatch.setattr(slurm_query, "_CHUNK", 2)
+    assert Slurm().query(asked) == one_by_one
+    assert [info.reason for info in one_by_one[:3]] == ["BeginTime"] * 3
+    asked_squeue = [argv for argv in calls if argv[0] == "squeue"]
+    assert len(asked_squeue) == 1
+    assert not [word for word in asked_squeue[0] if word.startswith(("--jobs", "--name"))]
+    elsewhere = dict.fromkeys(asked, RunLayout(tmp_path / f"{run.name}-elsewhere"))
+    assert {info.state for info in Slurm().query(elsewhere)} == {JobState.UNKNOWN}
+    for job_id, layout in jobs:
+        Slurm().cancel(layout, job_id)
 
 
 def test_sacct_answers_for_what_squeue_has_forgotten(run, tmp_path, monkeypatch):

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from xdist.scheduler import LoadScopeScheduling
 
-_ONE_LAUNCH = ("tests/training/", "tests/unit/test_training_loop.py")
+_ONE_LAUNCH = (
+    "tests/training/",
+    "tests/diagnose/",
+    "tests/unit/test_training_loop.py",
+    "tests/cli/test_hostile_files.py",
+    "tests/cli/test_plot_browser.py",
+    "tests/slurm/test_slurm_why.py",
+)
 _ONE_CLUSTER = tuple(
     f"tests/slurm/test_{name}.py"
     for name in ("slurm_disturbed", "slurm_restarts", "never_lose_work")

@@ -33,10 +33,10 @@ def test_the_number_is_one_more_than_the_largest_folder(tmp_path: Path) -> None:
 
 def test_what_ended_for_good_closes_the_account_and_hosts_are_remembered() -> None:
     first = [over(0, nodes_failed=["n1"], early="x"), over(1, counted=False)]
-    assert past_of(first) == (1, None, {"n1": 1})
+    assert past_of(first) == (1, None, {"n1": 1}, 0)
     assert past_of(first[:1]).early == "x"
     final = [*first, over(2, retry=False, counted=False, nodes_failed=["n1"])]
-    assert past_of(final) == (0, None, {"n1": 2})
+    assert past_of(final) == (0, None, {"n1": 2}, 0)
 
 
 def test_an_attempt_whose_supervisor_died_waits_for_its_judgement() -> None:
@@ -55,3 +55,9 @@ def test_a_torn_line_and_a_foreign_file_are_passed_over(tmp_path: Path) -> None:
     (events / "a002-node-0001.jsonl").write_text(json.dumps({**ended, "node": 1}) + "\n")
     nodes = read_nodes(tmp_path, 3)
     assert (nodes.ended, nodes.started, nodes.warned) == ({0: ended}, {}, True)
+
+
+def test_node_failures_in_a_row_are_counted_until_something_else_happens() -> None:
+    lost = [over(number, counted=False, **{"class": "node-failure"}) for number in range(3)]
+    assert past_of(lost).lost == 3
+    assert past_of([*lost, over(3, **{"class": "failed"})]).lost == 0

@@ -85,6 +85,16 @@ def test_every_reason_that_the_spec_leaves_out_ends_the_run() -> None:
         assert not judge(evidence._replace(told=told), Past(), nothing).retry
 
 
+def test_agents_that_die_each_time_are_not_started_for_ever() -> None:
+    for lost, counted in ((4, False), (5, True)):
+        assert verdict(None, None, past=Past(lost=lost)).counted is counted
+    ended_for_good = verdict(None, None, past=Past(counted=2, lost=5))
+    assert not ended_for_good.retry
+    assert "restart.max (2) is used up" in ended_for_good.message
+    known = verdict(None, None, past=Past(counted=2, lost=5), told="node-failure")
+    assert (known.retry, known.counted) == (True, False), "SLURM knows of the node"
+
+
 def test_the_budget_is_for_what_counts() -> None:
     spent = Past(counted=2)
     assert not verdict(CRASH, past=spent).retry

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ import pytest
 from support.node_run import LAUNCHING, SHIM, NodeRun, until
 
 from orchestrator.agent.hang import reports_steps
+from orchestrator.agent.processes import bearers, process_table
 
 pytestmark = pytest.mark.slow
 
@@ -71,8 +74,9 @@ def test_one_that_reports_its_steps_is_not_judged_by_what_it_prints(make: Make) 
     assert run.wait() == 0
 
 
-def test_the_stack_of_a_rank_below_a_shell_is_taken(make: Make) -> None:
-    wrapped = f"bash -c '{sys.executable} $PTX_BUNDLE/rank.py; exit $?'"
+@pytest.mark.parametrize("trap", ["", "trap : EXIT; "])  # for which bash has a handler
+def test_the_stack_of_a_rank_below_a_shell_is_taken(trap: str, make: Make) -> None:
+    wrapped = f"bash -c '{trap}{sys.executable} $PTX_BUNDLE/rank.py; exit $?'"
     launch = f"{LAUNCHING}RANK=0 LOCAL_RANK=0 WORLD_SIZE=1 {SHIM} {wrapped}\n"
     run = make(STUCK, launch, ranks=1, restart={"hang_after": 2}).start()
     assert run.wait() == 1
@@ -121,6 +125,55 @@ def test_a_node_that_sees_its_ranks_stand_still_tells_the_others_first(make: Mak
     told = json.loads((run.node.parent / "hang.json").read_text())
     assert told["node"] == 0
     assert all(record["ended"] >= told["at"] for record in run.records().values())
+
+
+WORDS = "import time\nprint('ready', flush=True)\ntime.sleep(8)\n"
+
+
+def test_ranks_are_silent_while_those_of_another_node_print(make: Make) -> None:
+    run = make(WORDS, nodes=2, restart={"hang_after": 2}).start()
+    other = run.node.with_name("node-0001")
+    until(lambda: len(run.logs()) == 2, "logs", run.story)
+    other.mkdir()
+    assert run.agent is not None
+    while run.agent.poll() is None:
+        with (other / "rank-00003.log").open("a") as log:
+            log.write("a step\n")
+        time.sleep(0.2)
+    assert run.wait() == 0
+
+
+def test_words_of_another_node_that_end_are_a_hang(make: Make) -> None:
+    run = make(WORDS.replace("8", "60"), nodes=2, restart={"hang_after": 2}).start()
+    until(lambda: len(run.logs()) == 2, "logs", run.story)
+    other = run.node.with_name("node-0001")
+    other.mkdir()
+    (other / "rank-00003.log").write_text("a step\n")
+    assert run.wait() == 1
+    assert run.ended()["reason"] == "hang"
+
+
+def test_a_node_that_is_not_the_first_judges_nobody_by_what_it_prints(make: Make) -> None:
+    run = make(WORDS.replace("8", "4"), nodes=2, restart={"hang_after": 1})
+    assert run.start(PTX_NODE_RANK="1").wait() == 0
+    assert not (run.node.parent / "hang.json").exists()
+
+
+def test_time_in_which_the_job_was_suspended_is_no_standstill(make: Make) -> None:
+    run = make(BUSY.replace("600", "40"), restart={"hang_after": 4}).start()
+    until(lambda: len(run.logs()) == 2 and all(run.logs().values()), "words", run.story)
+    assert run.agent is not None
+    ranks = [process.pid for process in bearers({run.mark}, process_table().values())]
+    assert ranks
+    for pid in (run.agent.pid, *ranks):
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(6)
+    os.kill(run.agent.pid, signal.SIGCONT)
+    time.sleep(0.8)  # it looks at ranks that have had no time to print
+    for pid in ranks:
+        os.kill(pid, signal.SIGCONT)
+    assert run.wait() == 0
+    assert run.ended()["reason"] == "completed"
 
 
 @pytest.mark.parametrize(

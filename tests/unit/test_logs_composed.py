@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import UserError
-from orchestrator.logs.composed import FileSource, Source, merge_composed, shown
+from orchestrator.logs.composed import FileSource, merge_composed
+from orchestrator.logs.cuts import cuts
 from orchestrator.logs.line import stamp_of
 from orchestrator.logs.merge import merge
-from orchestrator.logs.parallel import spread
-from orchestrator.logs.reader import LogReader
+from orchestrator.logs.parallel import Output, write_everything
+from orchestrator.logs.reader import LogReader, State
 from orchestrator.logs.select import RankLog
+from orchestrator.logs.skew import Shift
 from orchestrator.logs.text import TextLines
 
 START = 1_795_000_000
 
 line = st.one_of(
     st.tuples(
-        st.integers(0, 3),
+        st.integers(-2, 3),
         st.sampled_from("oeoeOE"),
-        st.sampled_from(["step 1", "", "Z o inside", "\x1b[2Jbar", "\rbar", "\x1f", "\u00e9", "a"]),
+        st.sampled_from(
+            ["step 1", "", "Z o inside", "Z e ", "\x1b[2Jbar", "\rbar", "\x1f", "\u00e9", "a"]
+        ),
     ),
     st.sampled_from([b"", b"foreign", b"\xff\xfe", b"2026-11-21T00:47:11.123456Z x no", b"Z o "]),
 )  # fmt: skip
+Lines = list[tuple[int, str, str] | bytes]
 
 
-def log(lines: list[tuple[int, str, str] | bytes]) -> bytes:
+def log(lines: Lines, rank: int = 0, torn: bytes = b"") -> bytes:
+    """No two ranks have a time in common, so there is one right order."""
     data, at = b"", 0
     for one in lines:
         if isinstance(one, bytes):
             data += one + b"\n"
         else:
             at += one[0]
-            data += f"{stamp_of(START + at)} {one[1]} {one[2]}\n".encode()
-    return data
+            data += f"{stamp_of(START + at + rank / 1000)} {one[1]} {one[2]}\n".encode()
+    return data + torn
 
 
 def logs_in(folder: Path, contents: list[bytes]) -> list[RankLog]:
@@ -56,63 +64,149 @@ def careful(logs: list[RankLog]) -> list[str]:
     return "".join(lines.render(batch) for batch in merge(readers, budget=1)).splitlines(True)
 
 
-def sources(logs: list[RankLog]) -> list[Source]:
-    lines = TextLines(logs, colour=False)
-    return [FileSource(LogReader(log.path, i), lines) for i, log in enumerate(logs)]
+def readers(logs: list[RankLog], shift: Shift | None = None) -> list[LogReader]:
+    return [LogReader(log.path, i, shift=shift) for i, log in enumerate(logs)]
 
 
 def fast(logs: list[RankLog]) -> list[str]:
-    return "".join(map(shown, merge_composed(sources(logs), budget=1))).splitlines(True)
+    lines = TextLines(logs, colour=False)
+    found = merge_composed([FileSource(one, lines) for one in readers(logs)], budget=1)
+    return "".join(found).splitlines(True)
 
 
-def parallel(logs: list[RankLog]) -> list[str]:
-    with spread(sources(logs)) as children:
-        return "".join(map(shown, merge_composed(children, budget=1))).splitlines(True)
+def sliced(
+    logs: list[RankLog], size: int = 150_000, count: int = 3, shift: Shift | None = None
+) -> list[str]:
+    """Written by several processes."""
+    with tempfile.TemporaryFile() as file:
+        output = Output(file.fileno(), "utf-8", "strict")
+        lines = TextLines(logs, colour=False)
+        done = write_everything(readers(logs, shift), lines, output, count=count, size=size)
+        assert done
+        file.seek(0)
+        return file.read().decode().splitlines(True)
+
+
+files = st.lists(
+    st.tuples(st.lists(line, max_size=30), st.sampled_from([b"", b"torn"])), min_size=1, max_size=4
+)
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.lists(line, max_size=30), min_size=1, max_size=4))
-def test_the_same_lines_each_ranks_in_its_order(
-    tmp_path_factory: pytest.TempPathFactory, files: list[list[tuple[int, str, str] | bytes]]
+@given(files)
+def test_the_same_lines_in_the_same_order(
+    tmp_path_factory: pytest.TempPathFactory, files: list[tuple[Lines, bytes]]
 ) -> None:
-    logs = logs_in(tmp_path_factory.mktemp("composed"), [log(lines) for lines in files])
-    expected, found = careful(logs), fast(logs)
-    assert sorted(found) == sorted(expected)
-    for one in logs:
-        own = f"[{one.rank} node-"
-        assert [x for x in found if x.startswith(own)] == [x for x in expected if x.startswith(own)]
+    contents = [log(lines, rank, torn) for rank, (lines, torn) in enumerate(files)]
+    logs = logs_in(tmp_path_factory.mktemp("composed"), contents)
+    assert fast(logs) == careful(logs)
 
 
-@pytest.mark.parametrize("way", [fast, parallel])
-def test_many_blocks_come_in_time_order(
-    tmp_path: Path, way: Callable[[list[RankLog]], list[str]]
+@settings(max_examples=100, deadline=None)
+@given(files, st.integers(20, 1000), st.integers(2, 4))
+def test_slices_of_time_are_the_same_lines_in_the_same_order(
+    tmp_path_factory: pytest.TempPathFactory,
+    files: list[tuple[Lines, bytes]],
+    size: int,
+    count: int,
 ) -> None:
-    """Lines whose times are all different have one right order; the numbers are it."""
-    count, files = 24_000, 7
-    contents = [
+    contents = [log(lines, rank, torn) for rank, (lines, torn) in enumerate(files)]
+    logs = logs_in(tmp_path_factory.mktemp("sliced"), contents)
+    assume(cuts(readers(logs), size))
+    assert sliced(logs, size, count) == careful(logs)
+
+
+def contents_of(count: int, files: int, text: Callable[[int], str]) -> list[bytes]:
+    return [
         "".join(
-            f"{stamp_of(START + i / 100)} {'oe'[i % 3 == 0]} {i} {'y' * (i % 90)}\n"
+            f"{stamp_of(START + i / 100)} {'oe'[i % 3 == 0]} {i} {text(i)}\n"
             for i in range(rank, count, files)
         ).encode()
         for rank in range(files)
     ]
-    logs = logs_in(tmp_path, contents)
+
+
+@pytest.mark.parametrize("way", [fast, sliced])
+def test_many_blocks_come_in_time_order(
+    tmp_path: Path, way: Callable[[list[RankLog]], list[str]]
+) -> None:
+    """Lines whose times are all different have one right order; the numbers are it."""
+    logs = logs_in(tmp_path, contents_of(24_000, 7, lambda i: "y" * (i % 90)))
     found = way(logs)
-    assert [int(x.partition("] ")[2].split()[0]) for x in found] == list(range(count))
+    assert [int(x.partition("] ")[2].split()[0]) for x in found] == list(range(24_000))
     assert found == careful(logs)
 
 
-def test_what_a_child_cannot_read_is_the_parents_error(tmp_path: Path) -> None:
-    logs = logs_in(tmp_path, [log([(1, "o", "a")])] * 3)
-    logs[1].path.unlink()
-    logs[1].path.mkdir()
-    with pytest.raises(UserError, match="rank-00001"):
-        parallel(logs)
+@pytest.mark.parametrize("open_for", [5, 3000])
+def test_a_line_that_is_open_where_slices_meet_stays_one(tmp_path: Path, open_for: int) -> None:
+    """A bar of many pieces, then its end; that of 3,000 lies further back than anybody looks."""
+    contents = contents_of(30_000, 3, lambda i: "y" * 90)
+    lines = contents[1].splitlines(True)
+    for i in range(0, len(lines) - open_for - 1, open_for + 1):
+        for at in range(i, i + open_for):
+            if at == i or open_for < 10:
+                lines[at] = lines[at][:28] + b"O" + lines[at][29:]
+            else:
+                lines[at] = lines[at][:28] + b"e" + lines[at][29:]
+        lines[i + open_for] = lines[i + open_for][:28] + b"o" + lines[i + open_for][29:]
+    contents[1] = b"".join(lines)
+    logs = logs_in(tmp_path, contents)
+    assert sliced(logs, 200_000) == careful(logs)
 
 
-def test_a_reader_that_goes_away_ends_the_children(tmp_path: Path) -> None:
-    data = "".join(f"{stamp_of(START + i)} o {'x' * 100}\n" for i in range(40_000)).encode()
-    logs = logs_in(tmp_path, [data] * 2)
-    with spread(sources(logs)) as children:
-        next(merge_composed(children, budget=1))
-    # Leaving it waits for them: that it was left is the test.
+def test_slices_of_a_clock_that_was_wrong(tmp_path: Path) -> None:
+    logs = logs_in(tmp_path, contents_of(6_000, 3, str))
+    shift = Shift(75.25)
+    lines = TextLines(logs, colour=False)
+    expected = "".join(map(lines.render, merge(readers(logs, shift)))).splitlines(True)
+    assert sliced(logs, 60_000, shift=shift) == expected
+
+
+def test_a_log_in_parts_is_not_sliced(tmp_path: Path) -> None:
+    logs = logs_in(tmp_path, contents_of(6_000, 2, str))
+    (tmp_path / "rank-00001.0001.log").write_bytes(log([(9999, "o", "later")]))
+    with tempfile.TemporaryFile() as file:
+        output = Output(file.fileno(), "utf-8", "strict")
+        lines = TextLines(logs, colour=False)
+        assert not write_everything(readers(logs), lines, output, count=2, size=10_000)
+        assert file.tell() == 0
+
+
+def test_what_a_process_cannot_read_is_an_error_of_the_command(tmp_path: Path) -> None:
+    logs = logs_in(tmp_path, contents_of(6_000, 3, str))
+    made = readers(logs)
+
+    class Gone(LogReader):
+        def standing(self, state: State) -> LogReader:
+            self.path.unlink()
+            self.path.mkdir()
+            return super().standing(state)
+
+    made[1] = Gone(logs[1].path, 1)
+    with tempfile.TemporaryFile() as file, pytest.raises(UserError, match="rank-00001"):
+        output = Output(file.fileno(), "utf-8", "strict")
+        write_everything(made, TextLines(logs, colour=False), output, count=2, size=30_000)
+
+
+def test_a_full_disk_is_an_error_of_the_command(tmp_path: Path) -> None:
+    logs = logs_in(tmp_path, contents_of(6_000, 3, str))
+    with Path("/dev/full").open("wb", buffering=0) as file:
+        output = Output(file.fileno(), "utf-8", "strict")
+        with pytest.raises(OSError, match="No space left"):
+            write_everything(
+                readers(logs), TextLines(logs, colour=False), output, count=2, size=30_000
+            )
+
+
+def test_a_reader_that_goes_away_ends_the_processes(tmp_path: Path) -> None:
+    logs = logs_in(tmp_path, contents_of(40_000, 2, lambda i: "x" * 90))
+    reading, writing = os.pipe()
+    os.close(reading)
+    output = Output(writing, "utf-8", "strict")
+    with pytest.raises(BrokenPipeError):
+        write_everything(
+            readers(logs), TextLines(logs, colour=False), output, count=2, size=500_000
+        )
+    os.close(writing)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import random
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from orchestrator.logs.raw import RawLog
 from orchestrator.logs.reader import LogReader, Position
 from orchestrator.logs.seek import offset_of_last, offset_since
 from orchestrator.logs.stored import Stored
+from orchestrator.spec.checks.finding import Context
+from orchestrator.spec.checks.logs import cap_holds_parts
+from orchestrator.spec.job import JobSpec
+from orchestrator.spec.quantities import kibibytes
 
 START = 1_795_000_000
 
@@ -127,6 +132,24 @@ def test_any_piece_of_a_packed_log_is_what_it_was(node: Path) -> None:
         assert file.pread(10, len(data)) == b""
 
 
+def test_a_log_whose_disk_complains_at_the_close_goes_on(node: Path) -> None:
+    log = RankLog(str(node / "rank-00000.log"), 0o600)
+    log.write([f"{stamp_of(START)} o one\n".encode()])
+    mine = str(node / "rank-00000.log")
+    links = {entry.name: entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()}
+    (number,) = [int(name) for name, link in links.items() if os.path.realpath(link) == mine]
+    os.close(number)  # so that closing it is an error
+    log.close()
+    log.write([f"{stamp_of(START)} o two\n".encode()])
+    log.close()
+    assert [line[-3:] for line in read(node)] == ["one", "two"]
+    assert log.lost_bytes == 0
+
+
+def test_a_run_folder_that_is_gone_is_said(tmp_path: Path) -> None:
+    assert "No such file" in (compress_logs(tmp_path / "gone", 0o600, lambda: True) or "")
+
+
 @settings(max_examples=60, deadline=None)
 @given(cut=st.integers(0, 4000), flip=st.integers(0, 4000), foreign=st.booleans())
 def test_a_damaged_packed_log_is_read_as_far_as_it_goes_and_says_so(
@@ -189,3 +212,16 @@ def test_limits_are_what_the_spec_says() -> None:
     assert limits_of({"rotate": "1GB", "max": "3MB"}) == Limits(1 << 20, 3 << 20)
     for logging in ({}, {"rotate": "1GB"}, {"max": "1GB"}, {"rotate": "1MB", "max": "1GB"}):
         assert limits_from(limits_environment(logging)) == limits_of(logging)
+
+
+@pytest.mark.parametrize("rotate", [None, "32KB", "64KB", "700KB", "1MB", "1GB"])
+@pytest.mark.parametrize("most", [None, "100KB", "192KB", "2MB", "2100KB", "3GB"])
+def test_validate_refuses_what_the_agent_would_change(rotate: str | None, most: str | None) -> None:
+    sizes = {name: size for name, size in (("rotate", rotate), ("max", most)) if size}
+    spec = JobSpec.model_validate({"name": "a", "entrypoint": {"module": "m"}, "logging": sizes})
+    given = kibibytes(rotate) << 10 if rotate else None
+    limits = limits_of(sizes)
+    kept = rotate is None or limits.part == given
+    holds = limits.most is None or limits.most >= 3 * (limits.part or 0)
+    refused = list(cap_holds_parts(spec, Context(Path(), Path())))
+    assert (kept and holds) == (not refused)

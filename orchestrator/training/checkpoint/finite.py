@@ -31,6 +31,8 @@ def _name(key: str) -> str:
 
 
 def _finite(values: torch.Tensor) -> bool:
+    if values.itemsize == 1:  # torch has no isfinite for some of these
+        values = values.float()
     return bool(values.isfinite().all())
 
 
