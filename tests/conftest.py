@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from support.small_disk import can_mount
 
 NEEDS_SLURM = "needs a real SLURM: run pytest with --slurm (as root on Debian)"
 
@@ -66,6 +67,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [
         *(["slow"] if config.getoption("--fast") else []),
         *([] if os.environ.get("PTX_SOAK") else ["soak"]),
+        *([] if can_mount() else ["mount"]),
     ]
     away = [item for item in items if any(map(item.get_closest_marker, left_out))]
     if away:
@@ -90,6 +92,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not can_mount():
+        terminalreporter.write_line("left out: tests that mount a disk, which is not allowed here")
     if terminalreporter.config.getoption("--slurm") and _skipped:
         terminalreporter.write_line(f"with --slurm a skip is a failure: {', '.join(_skipped)}")
 

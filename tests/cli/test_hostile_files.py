@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +30,7 @@ from support.hostile import (
 from support.hostile import mutate_folder as damage_folder
 from support.made_runs import MadeRun
 from support.ptx import CHECKOUT, Ptx, eventually, processes
+from support.small_disk import small_disk
 
 from orchestrator.cli.main import main
 
@@ -192,16 +192,8 @@ def test_every_file_and_folder_may_be_anothers(
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own without a free byte, where mounting is allowed."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs", str(folder)]
-    if os.getuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("needs the right to mount")
-    try:
+    with small_disk(tmp_path / "disk") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def fill(folder: Path) -> None:
@@ -212,6 +204,7 @@ def fill(folder: Path) -> None:
         (folder / "more").write_bytes(b"x")
 
 
+@pytest.mark.mount
 def test_a_full_disk_is_told_and_what_is_there_is_shown(
     original: Path,
     full_disk: Path,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,21 +13,17 @@ from threading import Event, Thread
 import pytest
 from support import kept_work
 from support.ptx import Ptx, eventually
+from support.small_disk import small_disk
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.mount]
 
 HERE = ("--scheduler", "local", "--set", "resources.procs_per_node=2")
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a disk")
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "ptx-test", mount], check=True)
-    yield mount
-    subprocess.run(["umount", "--lazy", mount], check=True)
+    with small_disk(tmp_path / "disk") as folder:
+        yield folder
 
 
 class Filler:
