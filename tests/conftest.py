@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """No test may see or touch the runs, settings or registry of the person who runs it."""
+    # Whoever starts pytest in the background has it, and all it starts, ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     home = Path(tempfile.mkdtemp(prefix="ptx-tests-"))
     config.stash[_HOME] = home
     os.environ["XDG_STATE_HOME"] = str(home / "state")
