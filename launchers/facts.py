@@ -89,6 +89,12 @@ class Launch:
     """The launcher takes a rank's arguments for templates: `$$` arrives as `$`, and names such
     as `$local_rank` as what they stand for."""
 
+    @property
+    def meets_at_port(self) -> bool:
+        """Whether the ranks meet at PTX_HEAD_PORT of the head node."""
+        words = (word.template for word in self.argv if isinstance(word, Runtime))
+        return any("${PTX_HEAD_PORT}" in word for word in words)
+
     def rank_words(self, words: Sequence[Word]) -> tuple[Word, ...]:
         """A rank's command as it must stand behind `argv` to arrive as it is."""
         if not self.halves_dollars:

@@ -1,7 +1,7 @@
 """A training on the test SLURM while ranks, agents, nodes, daemons and its supervisor are
 killed at random.
 
-    python benchmarks/soak/punisher.py [--minutes 10] [--steps 6000] [--seed 0]
+    python benchmarks/soak/punisher.py [--minutes 10] [--steps 24000] [--seed 0]
 
 Starts a SLURM of four nodes here (root, Debian; see tests/slurm/README.md), trains once in peace
 and once under blows, and compares the losses step by step. Exit code 1 where they differ or the
@@ -129,7 +129,7 @@ def _ratio(status: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=24000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ptx-punisher-", dir="/tmp") as folder:

@@ -94,14 +94,17 @@ class Allocation:
         known = self.facts().get("ExcNodeList", "(null)")
         return [*([] if known == "(null)" else [known]), *hosts]
 
-    def steps(self) -> list[str]:
-        """What SLURM takes to run of this job besides its batch script, as `17.0`."""
-        rows = ask(["squeue", "-h", "-s", "-j", self.job_id, "-o", "%i"]).out.split()
-        return [row for row in rows if row.rpartition(".")[2].isdigit()]
+    def steps(self) -> list[str] | None:
+        """What SLURM takes to run of this job besides its batch script, as `17.0`; None where it
+        does not answer."""
+        answer = ask(["squeue", "-h", "-s", "-j", self.job_id, "-o", "%i"])
+        if answer.code != 0:
+            return None
+        return [row for row in answer.out.split() if row.rpartition(".")[2].isdigit()]
 
-    def signal_steps(self, name: str) -> None:
+    def signal_steps(self, steps: Sequence[str], name: str) -> None:
         """To every process of all of them: `TERM`, or `KILL`, which ends the steps too."""
-        for step in self.steps():
+        for step in steps:
             ask(["scancel", f"--signal={name}", step])
 
     def successor(self) -> str:

@@ -96,8 +96,15 @@ def past_of(events: Iterable[Mapping[str, Any]]) -> Past:
         failures.update(str(host) for host in event.get("nodes_failed") or ())
         counted = counted + bool(event.get("counted")) if event.get("retry") else 0
         early = event.get("early") if event.get("retry") else None
-        lost = lost + 1 if event.get("retry") and event.get("class") == "node-failure" else 0
+        lost = lost + 1 if event.get("retry") and _was_nobodys(event) else 0
     return Past(counted, early, failures, lost)
+
+
+def _was_nobodys(event: Mapping[str, Any]) -> bool:
+    """Whether the attempt failed without a fault of the run's own."""
+    if event.get("class") == "launch-error":
+        return not event.get("counted")
+    return event.get("class") == "node-failure"
 
 
 def unjudged(events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -31,8 +31,11 @@ _PAST_ITS_START = 600.0
 """Seconds after which a script that never reports a step is taken to have made some."""
 _LONGEST_PAUSE = 600.0
 _UNEXPLAINED = 5
-"""Node failures in a row, of which the scheduler knows nothing, that nobody has to answer for. What
-kills the agents each time (the job's memory limit may) would otherwise do so for ever."""
+"""Ends in a row that nobody has to answer for: node failures of which the scheduler knows nothing,
+and ports that another job had. What kills the agents each time (the job's memory limit may) would
+otherwise do so for ever."""
+_PORT_TAKEN = re.compile(r"^port \d+, where the ranks are to meet, is in use on ")
+"""launch.sh's words; the next attempt has another port."""
 
 
 class Policy(NamedTuple):
@@ -54,7 +57,7 @@ class Past(NamedTuple):
     failures: Mapping[str, int] = {}
     """Host to the number of attempts that ended because of it."""
     lost: int = 0
-    """Node failures in a row, up to this attempt."""
+    """Ends in a row, up to this attempt, that were a node's failure or a port's."""
 
 
 class Evidence(NamedTuple):
@@ -90,7 +93,7 @@ class Verdict(NamedTuple):
 def judge(evidence: Evidence, past: Past, policy: Policy) -> Verdict:
     name, message, failed = _classify(evidence)
     early = _early(evidence, name, message)
-    counted = _counts(name, evidence, past)
+    counted = _counts(name, message, evidence, past)
     reason = name if name in _NAMED else _BUDGETED
     why_not = _why_not(name, message, evidence, early, past)
     retry = reason in policy.on and name not in _NEVER and why_not is None
@@ -185,22 +188,27 @@ def _is_the_machines(failure: Mapping[str, Any]) -> bool:
     return isinstance(number, int) or bool(_DEVICE.search(str(failure.get("message"))))
 
 
-def _counts(name: str, evidence: Evidence, past: Past) -> bool:
-    """Against restart.max. A time limit counts unless the ranks answered the warning: a job that
-    saves nothing would begin anew for ever."""
-    if name == "node-failure" and not evidence.told:
+def _counts(name: str, message: str, evidence: Evidence, past: Past) -> bool:
+    """Against restart.max. A time limit counts unless the ranks answered the warning and had got
+    past their start: a job that saves nothing would begin anew for ever."""
+    if (name == "node-failure" and not evidence.told) or _PORT_TAKEN.match(message):
         return past.lost >= _UNEXPLAINED
     if name == "time-limit":
-        return not any(event.get("reason") == "stopped" for event in evidence.ended.values())
+        answered = any(event.get("reason") == "stopped" for event in evidence.ended.values())
+        return not (answered and _past_its_start(evidence))
     return name not in _FREE
 
 
-def _early(evidence: Evidence, name: str, message: str) -> str | None:
+def _past_its_start(evidence: Evidence) -> bool:
     stepped = any(event.get("stepped") for event in evidence.ended.values())
-    if name in (*_NAMED, "completed", "cancelled") or stepped:
+    return stepped or evidence.seconds >= _PAST_ITS_START
+
+
+def _early(evidence: Evidence, name: str, message: str) -> str | None:
+    if name in (*_NAMED, "completed", "cancelled") or _past_its_start(evidence):
         return None
-    if evidence.seconds >= _PAST_ITS_START:
-        return None
+    if _PORT_TAKEN.match(message):
+        return f"{name}: {message}"  # another port is another matter
     # Addresses, process numbers and ports differ between two starts.
     return f"{name}: {re.sub(r'0x[0-9a-fA-F]+|[0-9]+', '#', message)}"
 

@@ -18,6 +18,8 @@ _PATIENCE = 20.0
 within two."""
 _BETWEEN = 2.0
 """Seconds between two questions to SLURM."""
+_INSISTS = 1800.0
+"""Seconds for which it asks again where SLURM does not answer: without it the run is lost."""
 
 
 class Deputy:
@@ -29,6 +31,7 @@ class Deputy:
         self._wanted = "node-failure" in (plan.get("restart") or {}).get("on", ())
         self._lifeline = connect(os.environ, place.node_rank, int(plan.get("nodes") or 1))
         self._asked_at = 0.0
+        self._told = False
 
     def look(self) -> None:
         """Now and then; never waits while the supervisor lives."""
@@ -42,10 +45,10 @@ class Deputy:
         state = facts.get("JobState", "RUNNING")
         if state == "RUNNING" and alone_for < _PATIENCE:
             return
-        self._lifeline = None
         # Not where SLURM is ending the job: it was cancelled then, or comes back by itself.
-        if self._wanted and (state == "RUNNING" or _was_killed(facts)):
-            self._requeue(job)
+        wanted = self._wanted and (state == "RUNNING" or _was_killed(facts))
+        if not wanted or self._requeue(job) or alone_for > _INSISTS:
+            self._lifeline = None
 
     def say_farewell(self) -> None:
         """At the end: a supervisor that does not answer has died with its ranks, before ours."""
@@ -53,11 +56,16 @@ class Deputy:
             self.look()
             time.sleep(0.2)
 
-    def _requeue(self, job: Allocation) -> None:
+    def _requeue(self, job: Allocation) -> bool:
+        """Whether that is settled: SLURM has done it, or has refused and does answer."""
         why = f"the supervisor on {os.environ.get('PTX_BATCH_HOST')} is gone"
-        self._events.append("requeue", attempt=self._attempt, reason=why)
-        if refused := job.requeue():
+        if not self._told:
+            self._told = True
+            self._events.append("requeue", attempt=self._attempt, reason=why)
+        refused = job.requeue()
+        if refused:
             tell(f"{why}, and SLURM does not requeue the job: {refused}")
+        return not refused or bool(job.facts())
 
 
 def _was_killed(facts: Mapping[str, str]) -> bool:

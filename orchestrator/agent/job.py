@@ -26,6 +26,7 @@ _TICK = 0.5
 _BETWEEN = 2.0
 """Seconds between two questions to SLURM."""
 _WAITED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD}
+_KILL_AGAIN = 10.0
 _ENDED_BY_SLURM = 90.0
 """Seconds within which SLURM ends the batch step of a job that it has requeued."""
 _LEAVES = ("completed", "failed", "out-of-memory", "cancelled", "launch-error")
@@ -104,7 +105,7 @@ class Job:
             attempt=attempt,
             host=os.uname().nodename,
             nodes=list(nodes),
-            port=self._anchor.port,
+            port=self._anchor.stay(),
         )
         begun = time.time()
         self._srun(attempt, nodes)
@@ -128,17 +129,26 @@ class Job:
             verdict = self._judge.judge(left.attempt, left.nodes, left.begun)
         else:
             self._end_steps(left)
-            verdict = self._judge.judge_unseen(left.attempt, left.nodes)
+            verdict = self._judge.judge_unseen(left.attempt, left.nodes, left.begun)
         return self._conclude(left.attempt, verdict)
 
     def _end_steps(self, left: Inheritance) -> None:
-        """Of an attempt whose srun has died with the supervisor: its ranks save, if any is left."""
-        self._allocation.signal_steps("TERM")
-        deadline = time.monotonic() + (self._grace() or float(self._plan["grace_seconds"]))
-        while self._allocation.steps() and not self._judge.all_ended(left.attempt, left.nodes):
-            if time.monotonic() > deadline:
-                self._allocation.signal_steps("KILL")
+        """Of an attempt whose srun has died with the supervisor: its ranks save, if any is left.
+
+        Waits for as long as SLURM does not answer: the next attempt would start beside them.
+        """
+        due: float | None = None
+        while not self._judge.all_ended(left.attempt, left.nodes):
+            steps = self._allocation.steps()
+            if steps == []:
                 return
+            now = time.monotonic()
+            if steps and due is None:
+                self._allocation.signal_steps(steps, "TERM")
+                due = now + (self._grace() or float(self._plan["grace_seconds"]))
+            elif steps and due is not None and now > due:
+                self._allocation.signal_steps(steps, "KILL")
+                due = now + _KILL_AGAIN
             self._sleep(_BETWEEN, through_signals=True)
 
     def _srun(self, attempt: int, nodes: Sequence[str]) -> None:
@@ -149,7 +159,7 @@ class Job:
             nodes,
             attempt,
             again=self._retries > 0,
-            port=self._anchor.port,
+            port=self._anchor.stay(),
             grace=self._grace(),
         )
         if srun is None:

@@ -36,11 +36,12 @@ class Judge:
         evidence = evidence._replace(told=told, down=down, seconds=time.time() - begun)
         return judge(evidence, self.past(), self._policy)
 
-    def judge_unseen(self, attempt: int, nodes: Sequence[str]) -> Verdict:
+    def judge_unseen(self, attempt: int, nodes: Sequence[str], begun: float) -> Verdict:
         """Of an attempt whose srun was killed together with the supervisor before this one."""
         told = self._told() or "node-failure"
         down = self._allocation.down(nodes)
-        evidence = self._evidence(attempt, nodes)._replace(told=told, down=down)
+        evidence = self._evidence(attempt, nodes)
+        evidence = evidence._replace(told=told, down=down, seconds=time.time() - begun)
         verdict = judge(evidence, self.past(), self._policy)
         if self.ending:
             return verdict
@@ -81,7 +82,9 @@ class Judge:
         facts = self._allocation.facts()
         self.ending = self.ending or facts.get("JobState", "RUNNING") != "RUNNING"
         if not self.ending:
-            return None
+            # During a partition's GraceTime nobody but the ranks has been told. SLURM brings back
+            # what it ends itself then, and nothing that has ended before.
+            return "preempted" if _was_preempted(facts) else None
         if int(facts.get("Restarts") or 0) > self._allocation.restarts:
             down = self._allocation.down(self._allocation.nodes())
             return "node-failure" if down else "preempted"

@@ -29,16 +29,29 @@ class Anchor:
     """The supervisor's end. `serve` is called now and then and never waits."""
 
     def __init__(self, port: int = 0) -> None:
-        """At `port` where it is free, which it is for whoever had it before."""
+        """At `port`, where the agents of a supervisor before this one look for it, as soon as it is
+        free; it is, as a rule, for whoever had it before."""
+        self._wanted = port
+        self._listen(port)
+        self._connections: list[socket.socket] = []
+
+    def _listen(self, port: int) -> None:
         try:
             self._listening = socket.create_server(("", port))
         except OSError:
             self._listening = socket.create_server(("", 0))
         self._listening.setblocking(False)
-        self._connections: list[socket.socket] = []
         self.port = int(self._listening.getsockname()[1])
 
+    def stay(self) -> int:
+        """Its port, which it keeps from now on: agents are about to be told of it."""
+        self._wanted = 0
+        return self.port
+
     def serve(self) -> None:
+        if self._wanted and self.port != self._wanted and not self._connections:
+            self._listening.close()
+            self._listen(self._wanted)
         with contextlib.suppress(OSError):
             while len(self._connections) < _MOST:
                 connection, _ = self._listening.accept()

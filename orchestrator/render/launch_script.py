@@ -22,6 +22,7 @@ def launch_script(spec: JobSpec, plan: Plan, launch: Launch) -> bytes:
         nodes=plan.nodes,
         procs_per_node=plan.procs_per_node,
         port=plan.rendezvous["port"],
+        meets_at_port=launch.meets_at_port,
         nccl_interface=interface,
         interfaces=_names(interface),
         slots=",".join(str(slot) for slot in range(plan.gpus_per_node)),

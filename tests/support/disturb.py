@@ -38,8 +38,9 @@ def preempt(cluster: Cluster, job_id: str) -> None:
 
 
 def kill_node(cluster: Cluster, run: Path, node: int) -> int:
-    """SIGKILL to the slurmd of a node of the run and to all that it has started, its own daemons of
-    the steps included, as when a machine dies; how many processes of the run died."""
+    """SIGKILL to the slurmd of a node of the run (where it lives) and to all that it has started,
+    its own daemons of the steps included, as when a machine dies; how many of the run died."""
+    from cluster_packages import ClusterError
     from restarting import kill_processes
 
     names = {
@@ -50,7 +51,8 @@ def kill_node(cluster: Cluster, run: Path, node: int) -> int:
     if len(names) != 1:
         return 0
     (name,) = names
-    cluster.kill_node(name)
+    with contextlib.suppress(ClusterError):
+        cluster.kill_node(name)
     return kill_processes(cluster, name)
 
 

@@ -296,7 +296,7 @@ CASES: tuple[Case, ...] = (
         "port in use",
         GLOO + "start()\n",
         "launch-error",
-        0,
+        None,
         "port-in-use",
         launcher="deepspeed",
         listens=True,

@@ -23,7 +23,11 @@ def verdict(*nodes: dict[str, Any] | None, past: Past = Past(), **evidence: Any)
 
 
 CRASH = ended("rank-failed", "RuntimeError: loss is nan", stepped=True)
-STOPPED = ended("stopped")
+STOPPED = ended("stopped", stepped=True)
+IDLE = ended("stopped", stepped=False)
+PORT = ended("setup-failed") | {
+    "message": "port 10002, where the ranks are to meet, is in use on n0"
+}
 ROWS: dict[str, tuple[Verdict, tuple[str, bool, bool, str | None]]] = {
     "all done": (
         verdict(ended("completed"), ended("completed")),
@@ -33,6 +37,18 @@ ROWS: dict[str, tuple[Verdict, tuple[str, bool, bool, str | None]]] = {
     "saved after the warning": (
         verdict(STOPPED, STOPPED, warned=True),
         ("time-limit", True, False, "requeue"),
+    ),
+    "saved before its first step": (
+        verdict(IDLE, IDLE, warned=True),
+        ("time-limit", True, True, "requeue"),
+    ),
+    "saved late, of a script that reports no step": (
+        verdict(IDLE, IDLE, warned=True, seconds=600.0),
+        ("time-limit", True, False, "requeue"),
+    ),
+    "its port was another job's": (
+        verdict(PORT, ended("terminated")),
+        ("launch-error", True, False, "allocation"),
     ),
     "let the warning pass": (
         verdict(ended("terminated"), ended("terminated"), warned=True),
@@ -93,6 +109,15 @@ def test_agents_that_die_each_time_are_not_started_for_ever() -> None:
     assert "restart.max (2) is used up" in ended_for_good.message
     known = verdict(None, None, past=Past(counted=2, lost=5), told="node-failure")
     assert (known.retry, known.counted) == (True, False), "SLURM knows of the node"
+
+
+def test_ports_in_use_are_free_a_few_times_where_the_next_is_another() -> None:
+    first = verdict(PORT)
+    again = verdict(PORT, past=Past(early=first.early, lost=1))
+    assert not again.retry, "rendezvous.port of the spec: the same one each time"
+    other = PORT | {"message": PORT["message"].replace("10002", "21745")}
+    assert verdict(other, past=Past(early=first.early, lost=1)).retry
+    assert verdict(other, past=Past(early=first.early, lost=5)).counted
 
 
 def test_the_budget_is_for_what_counts() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import Any
 
@@ -59,6 +60,32 @@ def test_a_lifeline_finds_the_supervisor_that_took_the_place_of_another() -> Non
     assert _within(lambda: line.torn() == 0)
     close(second)
     assert _within(lambda: line.torn() > 0.5), "and counts from the last time"
+
+
+def test_a_supervisor_gets_the_port_of_the_one_before_it_as_soon_as_that_is_free() -> None:
+    first = Anchor()
+    line = Lifeline("127.0.0.1", first.port)
+    first.serve()
+    port = first.port
+    close(first)
+    line.torn()
+    with socket.create_server(("", port)):
+        second = Anchor(port)
+        second.serve()
+        assert second.port != port
+    second.serve()
+    assert second.port == port
+    assert _within(lambda: line.torn() == 0)
+    close(second)
+
+
+def test_a_port_that_agents_were_told_of_stays() -> None:
+    with socket.create_server(("", 0)) as other:
+        anchor = Anchor(other.getsockname()[1])
+        told = anchor.stay()
+    anchor.serve()
+    assert anchor.port == told
+    close(anchor)
 
 
 def close(anchor: Anchor) -> None:

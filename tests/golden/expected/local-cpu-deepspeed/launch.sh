@@ -54,6 +54,10 @@ PTX_PYTHON=$(type -P -- "$ptx_python") ||
   ptx_fail "there is no python called $ptx_python on $ptx_host; set \`python\` in the spec, or load it in \`setup\`"
 [[ $PTX_PYTHON == /* ]] || PTX_PYTHON=$PWD/$PTX_PYTHON
 export PTX_PYTHON
+# The launcher would say so too, in words that tell neither the port nor that another would do.
+if [[ $PTX_IS_HEAD == true ]] && (: <"/dev/tcp/127.0.0.1/$PTX_HEAD_PORT") 2>/dev/null; then
+  ptx_fail "port $PTX_HEAD_PORT, where the ranks are to meet, is in use on $ptx_host"
+fi
 printf 'ptx: node %s of %s on %s, head %s:%s, python %s\n' \
   "$PTX_NODE_RANK" 1 "$ptx_host" "$PTX_HEAD_ADDR" "$PTX_HEAD_PORT" "$PTX_PYTHON"
 : >"$PTX_NODE_DIR/launching" # from here on an end is the launcher's, not the setup's

@@ -13,8 +13,9 @@ ptx_host=$(uname -n)
 PTX_NODE_RANK=$SLURM_NODEID
 PTX_HEAD_ADDR=127.0.0.1
 PTX_LOCAL_ADDR=127.0.0.1
-# Below every ephemeral range, and another one for each job and attempt.
-PTX_HEAD_PORT=$((10000 + (SLURM_JOB_ID + PTX_ATTEMPT) % 19000))
+# Below every ephemeral range, and another one for each job and attempt: the attempts of one job lie
+# far from each other, and so from those of the jobs that came just before and after it.
+PTX_HEAD_PORT=$((10000 + (SLURM_JOB_ID + PTX_ATTEMPT * 11743) % 19000))
 PTX_IS_HEAD=false
 if ((PTX_NODE_RANK == 0)); then PTX_IS_HEAD=true; fi
 
@@ -41,6 +42,10 @@ PTX_PYTHON=$(type -P -- "$ptx_python") ||
   ptx_fail "there is no python called $ptx_python on $ptx_host; set \`python\` in the spec, or load it in \`setup\`"
 [[ $PTX_PYTHON == /* ]] || PTX_PYTHON=$PWD/$PTX_PYTHON
 export PTX_PYTHON
+# The launcher would say so too, in words that tell neither the port nor that another would do.
+if [[ $PTX_IS_HEAD == true ]] && (: <"/dev/tcp/127.0.0.1/$PTX_HEAD_PORT") 2>/dev/null; then
+  ptx_fail "port $PTX_HEAD_PORT, where the ranks are to meet, is in use on $ptx_host"
+fi
 printf 'ptx: node %s of %s on %s, head %s:%s, python %s\n' \
   "$PTX_NODE_RANK" 1 "$ptx_host" "$PTX_HEAD_ADDR" "$PTX_HEAD_PORT" "$PTX_PYTHON"
 : >"$PTX_NODE_DIR/launching" # from here on an end is the launcher's, not the setup's

@@ -13,8 +13,9 @@ ptx_host=$(uname -n)
 PTX_NODE_RANK=$SLURM_NODEID
 PTX_HEAD_ADDR=127.0.0.1
 PTX_LOCAL_ADDR=127.0.0.1
-# Below every ephemeral range, and another one for each job and attempt.
-PTX_HEAD_PORT=$((10000 + (SLURM_JOB_ID + PTX_ATTEMPT) % 19000))
+# Below every ephemeral range, and another one for each job and attempt: the attempts of one job lie
+# far from each other, and so from those of the jobs that came just before and after it.
+PTX_HEAD_PORT=$((10000 + (SLURM_JOB_ID + PTX_ATTEMPT * 11743) % 19000))
 PTX_IS_HEAD=false
 if ((PTX_NODE_RANK == 0)); then PTX_IS_HEAD=true; fi
 
