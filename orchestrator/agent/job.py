@@ -88,7 +88,7 @@ class Job:
         if where is None:
             self._forget_secrets(name)
             return 0 if name == "completed" else 1
-        if self._judge.ending:
+        if self._judge.ending and where != "new-job":
             return 1  # SLURM brings it back by itself
         if where != "allocation":
             return self._requeue(attempt, name, where)
@@ -201,8 +201,10 @@ class Job:
 
     def _place(self, verdict: Verdict, facts: Mapping[str, str]) -> Verdict:
         """Where the retry can really be."""
-        if not verdict.retry or self._judge.ending:
+        if not verdict.retry or (self._judge.ending and self._judge.returns):
             return verdict
+        if self._judge.ending:
+            return self._replaced(verdict, facts)
         where = verdict.where
         left = time_left(facts)
         needed = pause(self._policy, self._retries) + float(self._restart.get("warning") or 0)
@@ -211,6 +213,14 @@ class Job:
         if where == "requeue" and facts.get("Requeue") == "0":
             where = "new-job"
         return verdict._replace(where=where)
+
+    def _replaced(self, verdict: Verdict, facts: Mapping[str, str]) -> Verdict:
+        """By a new job, where SLURM ends this one and does not bring it back. Not one that somebody
+        has cancelled after the warning before its time limit."""
+        left = time_left(facts)
+        if verdict.name == "time-limit" and (left is None or left > 1):
+            return verdict._replace(retry=False, counted=False, where=None)
+        return verdict._replace(where="new-job")
 
     def _came_from(self, why: str) -> bool:
         """Whether this very start is the answer of the queue to that complaint."""
@@ -242,7 +252,7 @@ class Job:
                 tell(f"SLURM does not keep the job away from {', '.join(avoid)}: {said}")
             self._sleep(_ENDED_BY_SLURM, through_signals=True)
             return 1
-        if self._judge.ending:
+        if self._judge.ending and where == "requeue":
             return 1
         job_id, said = self._allocation.submit_again(str(self._script), avoid)
         if not job_id:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from orchestrator.agent.allocation import Allocation, time_left
 from orchestrator.agent.attempts import past_of, read_events, read_nodes, unjudged
 from orchestrator.agent.classes import Evidence, Past, Policy, Verdict, judge
 
+_AT_ONCE = 5.0
+"""Seconds between SLURM's decision to preempt a job without GraceTime and its end, at most."""
 _UNSEEN = "the supervisor of the job was killed, and srun with it"
 
 
@@ -20,6 +23,8 @@ class Judge:
         self._policy, self._allocation = policy, allocation
         self.ending = False
         """SLURM is ending this job."""
+        self.returns = False
+        """SLURM brings it back by itself."""
 
     def past(self) -> Past:
         return past_of(read_events(self._events))
@@ -85,19 +90,31 @@ class Judge:
             # During a partition's GraceTime nobody but the ranks has been told. SLURM brings back
             # what it ends itself then, and nothing that has ended before.
             return "preempted" if _was_preempted(facts) else None
-        if int(facts.get("Restarts") or 0) > self._allocation.restarts:
-            down = self._allocation.down(self._allocation.nodes())
-            return "node-failure" if down else "preempted"
-        if facts.get("Requeue") == "0":  # then it counts nothing
-            if _was_preempted(facts):
-                return "preempted"
-            if self._allocation.down(self._allocation.nodes()):
-                return "node-failure"
+        self.returns = int(facts.get("Restarts") or 0) > self._allocation.restarts
+        if not self.returns and _was_preempted(facts):
+            self.returns = facts.get("Requeue") != "0" and not self._allocation.preempts_for_good(
+                facts.get("Partition", "")
+            )
+            return "preempted"
+        # Where requeueing is forbidden SLURM counts nothing.
+        down = self.returns or facts.get("Requeue") == "0"
+        if down and self._allocation.down(self._allocation.nodes()):
+            return "node-failure"
+        if self.returns:
+            return "preempted"
         left = time_left(facts)
         return "time-limit" if left is not None and left <= 1 else "cancelled"
 
 
 def _was_preempted(facts: Mapping[str, str]) -> bool:
-    """In this start of the job."""
+    """In this start of the job. One that was cancelled later, in its GraceTime, is cancelled."""
     when = facts.get("PreemptTime", "")
-    return when[:1].isdigit() and when >= facts.get("StartTime", "")
+    if not when[:1].isdigit() or when < facts.get("StartTime", ""):
+        return False
+    if facts.get("JobState") == "RUNNING":
+        return True
+    try:
+        preempted, ended = map(datetime.fromisoformat, (when, facts.get("EndTime", "")))
+    except ValueError:
+        return False
+    return (ended - preempted).total_seconds() <= _AT_ONCE

@@ -78,8 +78,12 @@ class SteppingRun:
         argv = ["squeue", "-h", f"--name={self.layout.run_id}", "-o", "%i|%T|%N"]
         return subprocess.run(argv, capture_output=True, text=True).stdout.strip()
 
-    def sacct(self) -> list[str]:
-        argv = ["sacct", "-nPX", "--duplicates", "-o", "State", "-j", self.job]
+    def facts(self) -> str:
+        argv = ["scontrol", "show", "job", "-o", self.job]
+        return subprocess.run(argv, capture_output=True, text=True).stdout
+
+    def sacct(self, job: str = "") -> list[str]:
+        argv = ["sacct", "-nPX", "--duplicates", "-o", "State", "-j", job or self.job]
         return [
             row.split()[0]
             for row in subprocess.run(argv, capture_output=True, text=True).stdout.splitlines()

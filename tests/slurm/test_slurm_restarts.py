@@ -71,21 +71,91 @@ def test_where_requeueing_is_forbidden_a_new_job_continues_the_run(start: Start)
     assert run.lost() == 0
 
 
+@pytest.fixture
+def partition() -> Iterator[Callable[..., None]]:
+    """Set GraceTime and PreemptMode of the partition that the runs are in."""
+
+    def update(**settings: object) -> None:
+        words = [f"{name}={value}" for name, value in settings.items()]
+        subprocess.run(["scontrol", "update", "PartitionName=main", *words], check=True)
+
+    yield update
+    update(GraceTime=0, PreemptMode="REQUEUE")
+
+
+def _preempt() -> None:
+    argv = ["sbatch", "-phigh", "-N4", "--exclusive", "-o/dev/null", "--wrap=sleep 1"]
+    subprocess.run(argv, check=True, capture_output=True)
+
+
+SAVES_LITTLE = {"steps": 10000, "every": 100000}
+
+
 def test_a_preempted_job_saves_within_the_grace_and_slurm_brings_it_back(start: Start) -> None:
-    run = start({"steps": 10000, "every": 100000})
+    run = start(SAVES_LITTLE)
     run.until_step(5)
-    other = subprocess.run(
-        ["sbatch", "--parsable", "-phigh", "-N4", "--exclusive", "-o/dev/null", "--wrap=sleep 1"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
+    _preempt()
     run.until_attempt(1)
-    assert run.sacct()[0] == "PREEMPTED", other
+    run.until(lambda: run.sacct()[:1] == ["PREEMPTED"], "word of it in accounting")
     assert run.endings() == [("preempted", True, False, "requeue")]
     assert [e.text("reason") for e in run.events("node_ended")] == ["stopped", "stopped"]
     assert not run.events("requeue"), "SLURM has done that"
     assert run.lost() == 0
+
+
+def test_a_job_that_ends_within_the_partitions_gracetime_goes_back_into_the_queue(
+    start: Start, partition: Callable[..., None]
+) -> None:
+    """SLURM tells the ranks at once and would end the job later: it forgets one that ends first."""
+    partition(GraceTime=60)
+    run = start(SAVES_LITTLE)
+    run.until_step(5)
+    _preempt()
+    run.until_attempt(1)
+    assert run.endings() == [("preempted", True, False, "requeue")]
+    assert [e.text("reason") for e in run.events("requeue")] == ["preempted"]
+    assert run.squeue().split("|")[0] == run.events("submitted")[0].text("job_id")
+    assert run.lost() == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "option"),
+    [
+        ("CANCEL", "requeue"),
+        pytest.param("REQUEUE", "no-requeue", marks=pytest.mark.soak),
+    ],
+)
+def test_a_preempted_job_that_slurm_does_not_bring_back_is_continued_by_a_new_one(
+    start: Start, partition: Callable[..., None], mode: str, option: str
+) -> None:
+    partition(PreemptMode=mode)
+    run = start(SAVES_LITTLE, slurm={"options": {option: True}})
+    run.until_step(5)
+    job = run.job
+    _preempt()
+    run.until_attempt(1)
+    run.until(lambda: run.sacct(job) == ["PREEMPTED"], "word of it in accounting")
+    assert run.endings() == [("preempted", True, False, "new-job")]
+    assert run.job != job
+    assert run.squeue().split("|")[0] == run.job
+    assert run.lost() == 0
+
+
+@pytest.mark.soak
+def test_a_job_cancelled_within_its_gracetime_stays_cancelled(
+    start: Start, partition: Callable[..., None]
+) -> None:
+    partition(GraceTime=60)
+    run = start({**SAVES_LITTLE, "deaf": True}, restart={"grace": "50s"})
+    run.until_step(5)
+    _preempt()
+    run.until(lambda: "PreemptTime=2" in run.facts(), "the preemption")
+    time.sleep(7)
+    subprocess.run(["scancel", run.job], check=True)
+    assert run.ended() == "CANCELLED"
+    assert run.endings() in ([], [("cancelled", False, False, None)])
+    assert not run.events("requeue")
+    assert len(run.events("submitted")) == 1
 
 
 def test_a_cancelled_job_saves_and_stays_cancelled(start: Start) -> None:

@@ -100,11 +100,14 @@ def main() -> None:
     parser.add_argument("--crash-with", default="RuntimeError")
     parser.add_argument("--hang-at", type=int, default=-1)
     parser.add_argument("--haunt", action="store_true")
+    parser.add_argument("--deaf", action="store_true", help="to whoever wants it to stop")
     args = parser.parse_args()
 
     asked = [False]
     deaf = args.haunt and ATTEMPT == 0 and RANK > 0  # so that rank 0 hears of nothing
-    if not deaf:
+    if args.deaf:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    elif not deaf:
         signal.signal(signal.SIGTERM, lambda *_: asked.__setitem__(0, True))
     saved = committed_folders(RUN / "checkpoints")
     step = saved[-1].step if saved else 0
@@ -123,7 +126,7 @@ def main() -> None:
             step += 1
             if os.environ.get("LOCAL_RANK") == "0" and not deaf:
                 Path(os.environ["PTX_STEP_FILE"]).touch()
-                asked[0] |= Path(os.environ["PTX_STOP_FILE"]).exists()
+                asked[0] |= not args.deaf and Path(os.environ["PTX_STOP_FILE"]).exists()
             stopping = peers.agree(int(asked[0]))
             if RANK == 0:
                 with (RUN / "steps.jsonl").open("a") as file:
