@@ -48,12 +48,15 @@ CLIPPED = SETTINGS["training"] | {"clip_grad_norm": 1.0}
 LEFT_OUT = (
     ("fp16", {"training": CLIPPED | {"precision": "fp16-mixed"}}),
     ("zero", {"strategy": {"name": "zero", "stage": 2}, "training": CLIPPED}),
+    ("zero 3", {"strategy": {"name": "zero", "stage": 3}, "training": CLIPPED}),
 )
 OVERFLOWS = {
     "clipped": {"training": CLIPPED},
     "not clipped": {},
     "fsdp clipped": {"strategy": {"name": "fsdp"}, "training": CLIPPED},
     "fsdp not clipped": {"strategy": {"name": "fsdp"}},
+    "local sgd": {"training": SETTINGS["training"] | {"local_sgd": {"interval": 4}}},
+    "local sgd clipped": {"training": CLIPPED | {"local_sgd": {"interval": 4}}},
     "saved later": {"checkpoint": {"every_steps": 3, "keep_last": 9, "asynchronous": False}},
 }
 CASES = {
@@ -213,7 +216,7 @@ def test_what_an_overflow_has_spoilt_is_never_a_checkpoint(
         assert ended["error"].startswith("training-failed: ")
         assert f"the newest checkpoint is {ranks[0]}" in ended["error"]
         assert f"/step-{kept:08d}.a000" in ended["error"]
-        if name in ("clipped", "fsdp clipped"):
+        if name in ("clipped", "fsdp clipped", "local sgd clipped"):
             assert "the gradient's norm is not finite at step 6, though" in ended["error"]
         else:
             assert "is not finite after step 6 (rank " in ended["error"]
