@@ -60,11 +60,7 @@ class Allocation:
             return set()
         rows = ask(["sinfo", "-h", "-N", f"--nodes={','.join(nodes)}", "-o", "%N|%T"]).out.split()
         states = dict(row.partition("|")[::2] for row in rows)
-        return {
-            name
-            for name, state in states.items()
-            if name in nodes and (state.endswith("*") or state.startswith(_GONE))
-        }
+        return {name for name, state in states.items() if name in nodes and _is_gone(state)}
 
     def facts(self) -> dict[str, str]:
         """scontrol's own `Key=Value` words on the job; empty where it does not answer."""
@@ -90,15 +86,25 @@ class Allocation:
             return ""  # SLURM may have been faster: it requeues what a dead node has ended
         return answer.said or f"scontrol ended with {answer.code}"
 
-    def exclude(self, hosts: Sequence[str]) -> str:
-        """Keep the job, which is in the queue, away from these nodes besides those it avoids."""
-        argv = ["scontrol", "update", f"JobId={self.job_id}"]
-        answer = ask([*argv, f"ExcNodeList={','.join(self._avoided(hosts))}"])
-        return "" if answer.code == 0 else answer.said
+    def usable(self) -> set[str] | None:
+        """The nodes of the job's partition that are not dead; None where SLURM does not say."""
+        where = f"--partition={self.facts().get('Partition', '')}"
+        answer = ask(["sinfo", "-h", "-N", where, "-o", "%N|%T"])
+        rows = (row.partition("|")[::2] for row in answer.out.split())
+        return {name for name, state in rows if not _is_gone(state)} if answer.code == 0 else None
 
-    def _avoided(self, hosts: Sequence[str]) -> list[str]:
+    def excluded(self) -> list[str]:
+        """The hosts that the job avoids."""
         known = self.facts().get("ExcNodeList", "(null)")
-        return [*([] if known == "(null)" else [known]), *hosts]
+        return (
+            [] if known == "(null)" else ask(["scontrol", "show", "hostnames", known]).out.split()
+        )
+
+    def exclude(self, hosts: Sequence[str]) -> str:
+        """Keep the job, which is in the queue, away from these nodes and no others."""
+        argv = ["scontrol", "update", f"JobId={self.job_id}"]
+        answer = ask([*argv, f"ExcNodeList={','.join(hosts)}"])
+        return "" if answer.code == 0 else answer.said
 
     def steps(self) -> list[str] | None:
         """What SLURM takes to run of this job besides its batch script, as `17.0`; None where it
@@ -119,8 +125,9 @@ class Allocation:
         ids = ask(["squeue", "-h", "--me", name, "-o", "%A"]).out.split()
         return next((one for one in ids if one.isdigit() and int(one) > int(self.job_id)), "")
 
-    def submit_again(self, script: str, exclude: Sequence[str]) -> tuple[str, str]:
-        """(job id, what sbatch said) of a new job made from the same script."""
+    def submit_again(self, script: str, exclude: Sequence[str] | None) -> tuple[str, str]:
+        """(job id, what sbatch said) of a new job made from the same script, which avoids these
+        hosts and no others; None: those that the script names."""
         # sbatch would take the options of this job from its environment.
         foreign = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "PTX_")
         env = {
@@ -129,10 +136,15 @@ class Allocation:
             if name == "SLURM_CONF" or not name.startswith(foreign)
         }
         # The option would take the place of what the script excludes.
-        avoid = [f"--exclude={','.join(self._avoided(exclude))}"] if exclude else []
+        avoid = [] if exclude is None else [f"--exclude={','.join(exclude)}"]
         answer = ask(["sbatch", "--parsable", *avoid, script], env)
         match = re.search(r"^(\d+)(?:;\S+)?$", answer.out, re.M)
         return (match[1] if match else ""), answer.said
+
+
+def _is_gone(state: str) -> bool:
+    """By sinfo's word; `*` is a node that does not answer."""
+    return state.endswith("*") or state.startswith(_GONE)
 
 
 def seconds(text: str) -> float | None:

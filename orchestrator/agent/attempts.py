@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from orchestrator.agent.classes import Past, Verdict
 from orchestrator.agent.events import Events
 
 Event = dict[str, Any]
+_DAY = 86400.0
 
 
 def begin_attempt(run_dir: Path, *, shared: bool) -> int:
@@ -86,18 +86,22 @@ def past_of(events: Iterable[Mapping[str, Any]]) -> Past:
     """From the supervisors' own attempt_ended events, oldest first.
 
     What ended for good closes the account: a person who starts the run again has the whole
-    budget. A host's failures stay.
+    budget. A host's failures stay, for a day: in months of training every host fails now and then.
     """
-    counted, early, lost = 0, None, 0
-    failures: Counter[str] = Counter()
+    counted, early, lost, now = 0, None, 0, 0.0
+    blames: list[tuple[float, str]] = []
     for event in events:
         if event.get("type") != "attempt_ended":
             continue
-        failures.update(str(host) for host in event.get("nodes_failed") or ())
+        now = float(event.get("t") or 0)
+        blames += [(now, str(host)) for host in event.get("nodes_failed") or ()]
         counted = counted + bool(event.get("counted")) if event.get("retry") else 0
         early = event.get("early") if event.get("retry") else None
         lost = lost + 1 if event.get("retry") and _was_nobodys(event) else 0
-    return Past(counted, early, failures, lost)
+    failures: dict[str, int] = {}
+    for _, host in (blame for blame in blames if blame[0] > now - _DAY):
+        failures[host] = failures.pop(host, 0) + 1
+    return Past(counted, early, failures, lost, frozenset(host for _, host in blames))
 
 
 def _was_nobodys(event: Mapping[str, Any]) -> bool:

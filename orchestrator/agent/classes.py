@@ -4,7 +4,6 @@ this machine."""
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -55,9 +54,11 @@ class Past(NamedTuple):
     early: str | None = None
     """How the attempt before failed, where that was before any step."""
     failures: Mapping[str, int] = {}
-    """Host to the number of attempts that ended because of it."""
+    """Host to the number of attempts that ended because of it within a day; the latest last."""
     lost: int = 0
     """Ends in a row, up to this attempt, that were a node's failure or a port's."""
+    blamed: Collection[str] = frozenset()
+    """All hosts that an attempt ever ended because of."""
 
 
 class Evidence(NamedTuple):
@@ -234,5 +235,5 @@ def _listed(hosts: Sequence[str]) -> str:
 
 
 def twice_failed(failures: Mapping[str, int]) -> list[str]:
-    """Hosts that the next attempt is to do without."""
-    return sorted(host for host, times in Counter(failures).items() if times >= 2)
+    """Hosts that the next attempt is to do without, the latest last."""
+    return [host for host, times in failures.items() if times >= 2]

@@ -12,7 +12,8 @@ from typing import Any
 
 from orchestrator.agent.allocation import Allocation, time_left
 from orchestrator.agent.attempts import attempt_numbers, begin_attempt, read_events, record_end
-from orchestrator.agent.classes import Policy, Verdict, pause, twice_failed
+from orchestrator.agent.bad_hosts import exclusion, to_avoid
+from orchestrator.agent.classes import Policy, Verdict, pause
 from orchestrator.agent.events import Events
 from orchestrator.agent.judgement import Judge
 from orchestrator.agent.lifeline import Anchor
@@ -178,8 +179,9 @@ class Job:
         """The nodes of the next attempt, and why there are too few of them."""
         nodes = self._allocation.nodes()
         wanted = int(self._plan["nodes"])
-        failures = self._judge.past().failures
-        bad = set(twice_failed(failures)) & set(nodes)
+        past = self._judge.past()
+        failures = past.failures
+        bad = set(to_avoid(past, self._allocation)) & set(nodes)
         dead = self._allocation.down(nodes) if self._retries or len(nodes) > wanted else set()
         good = [name for name in nodes if name not in bad | dead]
         if len(good) < wanted:
@@ -241,14 +243,13 @@ class Job:
 
     def _requeue(self, attempt: int, reason: str, where: str | None) -> int:
         """Once. Where SLURM refuses, or is known to, a new job continues the run."""
-        past = self._judge.past()
-        avoid = twice_failed(past.failures)
+        avoid = exclusion(self._judge.past(), self._allocation)
         refused = "its requeueing is switched off"
         if where == "requeue":
             self._events.append("requeue", attempt=attempt, reason=reason)
             refused = self._allocation.requeue()
         if not refused:
-            if avoid and (said := self._allocation.exclude(avoid)):
+            if avoid is not None and (said := self._allocation.exclude(avoid)):
                 tell(f"SLURM does not keep the job away from {', '.join(avoid)}: {said}")
             self._sleep(_ENDED_BY_SLURM, through_signals=True)
             return 1

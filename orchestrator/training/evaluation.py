@@ -32,6 +32,11 @@ class HeldOut(NamedTuple):
     """The same of samples that were trained on."""
 
 
+Evaluate = Callable[[], float | HeldOut]
+"""Held-out loss in nats a target, with accuracies or alone; the same on all ranks, which call it
+together."""
+
+
 def evaluate(
     engine: Engine,
     dataset: Dataset,

@@ -63,7 +63,7 @@ class SteppingRun:
         self.until(lambda: (attempt, step) <= max(self.steps(), default=(-1, 0)), f"step {step}")
 
     def until_attempt(self, attempt: int) -> None:
-        self.until(lambda: any(a == attempt for a, _ in self.steps()), f"attempt {attempt}")
+        self.until(lambda: any(a >= attempt for a, _ in self.steps()), f"attempt {attempt}")
 
     def until(self, look: Any, what: str, within: float = 150) -> Any:
         return eventually(look, within=within, what=what, story=self.story)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -335,6 +336,22 @@ def test_a_host_that_dies_twice_is_left_out_though_nobody_of_ours_was_left_there
     assert [e.fields["nodes_failed"] for e in run.events("attempt_ended")] == [[node], [node]]
     assert node not in run.nodes(2)
     assert node in excluded(healed, run.job)
+
+
+def test_where_most_hosts_failed_twice_the_latest_are_avoided_and_the_job_does_not_wait_for_ever(
+    start: Start, disturbed: Cluster
+) -> None:
+    run = start({"steps": 10000}, slurm={"exclude": "node3"})
+    run.until_step(5)
+    assert sorted(run.nodes(0)) == ["node0", "node1"]
+    failed = {"v": 1, "t": time.time(), "type": "attempt_ended", "attempt": 0, "retry": True}
+    with (run.layout.root / "events/job.jsonl").open("a") as events:
+        for host in ("node0", "node0", "node1", "node1"):
+            events.write(json.dumps({**failed, "nodes_failed": [host]}) + "\n")
+    subprocess.run(["scancel", "--signal=USR2", run.job], check=True)
+    run.until_attempt(1)
+    assert sorted(run.nodes(1)) == ["node0", "node2"], "node1 is the latest that failed"
+    assert excluded(disturbed, run.job) == {"node1", "node3"}
 
 
 def test_a_run_on_one_node_goes_on_though_all_its_ranks_processes_were_killed(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import cluster_processes as processes
 import pytest
+from cluster import Cluster
 from restarting import SteppingRun
 from support.ptx import Ptx
 
@@ -111,6 +114,53 @@ def test_a_batch_step_killed_whole_is_brought_back_by_the_ranks_agent(
     assert len(run.events("requeue")) == 1
     assert run.endings()[0] == ("node-failure", True, False, "requeue")
     assert run.lost() < 10
+
+
+@contextmanager
+def silent_slurm(cluster: Cluster) -> Iterator[None]:
+    """slurmctld is there and answers nobody."""
+    pid = processes.running_pid(cluster.root / "pids" / "slurmctld")
+    assert pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.soak
+def test_while_slurm_is_silent_nothing_begins_beside_ranks_that_live(
+    start: Start, _session_cluster: Cluster
+) -> None:
+    run = start({"steps": 10000})
+    run.until_step(15)
+    batch = _batch(run)
+    with silent_slurm(_session_cluster):
+        _kill(batch["supervisor"] + batch["srun"])
+        run.until(lambda: _batch(run)["supervisor"], "a new supervisor")
+        before = run.steps()[-1]
+        time.sleep(60)
+        assert run.steps()[-1] > before, "the ranks were meant to live"
+        assert len(run.events("job_started")) == 1
+    run.until_attempt(1)
+    assert run.endings()[0] == ("node-failure", True, False, "allocation")
+    assert run.lost() == 0, "they were told to save first"
+
+
+@pytest.mark.soak
+def test_the_job_is_brought_back_though_slurm_was_silent_when_its_batch_step_died(
+    start: Start, _session_cluster: Cluster
+) -> None:
+    run = start({"steps": 10000})
+    run.until_step(15)
+    batch = _batch(run)
+    with silent_slurm(_session_cluster):
+        _kill([*batch["shell"], *batch["supervisor"], *batch["srun"]])
+        time.sleep(60)
+        assert len(run.events("job_started")) == 1
+    run.until_attempt(1)
+    assert len(run.events("requeue")) == 1
+    assert run.endings()[0] == ("node-failure", True, False, "requeue")
 
 
 def test_a_job_cancelled_without_its_supervisor_stays_cancelled(start: Start) -> None:

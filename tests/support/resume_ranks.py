@@ -36,10 +36,11 @@ from orchestrator.training.checkpoint.checkpoints import Checkpoints
 from orchestrator.training.engines import build_engine
 from orchestrator.training.engines.base import Engine
 from orchestrator.training.entrypoint import run
+from orchestrator.training.evaluation import Evaluate
 from orchestrator.training.language.byte_model import ByteTransformer, NextByte
 from orchestrator.training.language.windows import Windows
 from orchestrator.training.layout import layout_of
-from orchestrator.training.loop import Evaluate, Trainer
+from orchestrator.training.loop import Trainer
 from orchestrator.training.metrics import MetricsWriter
 from orchestrator.training.plan import TrainingPlan, load_plan
 from orchestrator.training.precision import prepare_arithmetic

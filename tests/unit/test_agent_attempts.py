@@ -33,10 +33,23 @@ def test_the_number_is_one_more_than_the_largest_folder(tmp_path: Path) -> None:
 
 def test_what_ended_for_good_closes_the_account_and_hosts_are_remembered() -> None:
     first = [over(0, nodes_failed=["n1"], early="x"), over(1, counted=False)]
-    assert past_of(first) == (1, None, {"n1": 1}, 0)
+    assert past_of(first) == (1, None, {"n1": 1}, 0, {"n1"})
     assert past_of(first[:1]).early == "x"
     final = [*first, over(2, retry=False, counted=False, nodes_failed=["n1"])]
-    assert past_of(final) == (0, None, {"n1": 2}, 0)
+    assert past_of(final) == (0, None, {"n1": 2}, 0, {"n1"})
+
+
+def test_a_hosts_failures_are_forgotten_after_a_day_and_that_it_was_blamed_is_not() -> None:
+    hour = 3600.0
+    events = [
+        over(0, t=0.0, nodes_failed=["n1", "n2"]),
+        over(1, t=20 * hour, nodes_failed=["n3"]),
+        over(2, t=23 * hour, nodes_failed=["n2"]),
+    ]
+    assert list(past_of(events).failures.items()) == [("n1", 1), ("n3", 1), ("n2", 2)]
+    later = past_of([*events, over(3, t=25 * hour)])
+    assert list(later.failures.items()) == [("n3", 1), ("n2", 1)]
+    assert later.blamed == {"n1", "n2", "n3"}
 
 
 def test_an_attempt_whose_supervisor_died_waits_for_its_judgement() -> None:

@@ -23,8 +23,9 @@ from orchestrator.training.errors import NotSupported
 from orchestrator.training.evaluation import HeldOut, evaluate
 from orchestrator.training.language.partial import train_only
 from orchestrator.training.layout import Layout
-from orchestrator.training.loop import Outcome, Trainer
+from orchestrator.training.loop import Trainer
 from orchestrator.training.metrics import MetricsWriter, say, warn
+from orchestrator.training.outcome import Outcome
 from orchestrator.training.output import SavedForm, write_model
 from orchestrator.training.plan import TrainingPlan
 from orchestrator.training.process_group import Rank
