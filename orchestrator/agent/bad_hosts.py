@@ -13,7 +13,7 @@ def to_avoid(past: Past, allocation: Allocation) -> list[str]:
     usable = allocation.usable() if bad else None
     if usable is None:
         return bad
-    others = usable - set(allocation.excluded()) | (usable & past.blamed)
+    others = usable - (set(allocation.excluded()) - set(past.blamed))
     size = len(allocation.nodes())
     while bad and len(others.difference(bad)) < size:
         bad.pop(0)

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
 
         return run_job(words[1], words[3:])
     if words[:1] == ["node"] and len(words) in (2, 3):
-        from orchestrator.agent.node import run_node
+        from orchestrator.agent.node_main import run_node
 
         option = words[1] if len(words) == 3 else ""
         name, _, pid = option.partition("=")

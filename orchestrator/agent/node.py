@@ -8,7 +8,6 @@ import os
 import signal
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from orchestrator.agent.abort import abort_ranks
@@ -21,8 +20,7 @@ from orchestrator.agent.events import Events
 from orchestrator.agent.files import open_log
 from orchestrator.agent.hang import Hang
 from orchestrator.agent.heartbeat import Heartbeat
-from orchestrator.agent.linux import become_subreaper, set_name, set_parent_death_signal
-from orchestrator.agent.place import NotStartable, Place, read_plan
+from orchestrator.agent.place import NotStartable, Place
 from orchestrator.agent.processes import Process, read_process
 from orchestrator.agent.ranks import code_of, signal_name
 from orchestrator.agent.sampler import Sampler
@@ -49,7 +47,8 @@ _REQUEUE_SECONDS = 30.0
 """Of the time between SLURM's warning and the limit, what the end of this node and the way back
 into the queue may take; a quarter of it where that is less."""
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_WAITED = {*_STOP, signal.SIGUSR2, signal.SIGCHLD}
+WAITED = {*_STOP, signal.SIGUSR2, signal.SIGCHLD}
+"""Signals that the process of a node keeps blocked and waits for."""
 _BLOCKED_BELOW = {signal.SIGTERM, signal.SIGUSR2}
 """SLURM sends these to every process of a step; launchers die of them. The shim undoes it."""
 
@@ -193,10 +192,10 @@ class Node:
 
     def _wait(self, seconds: float) -> None:
         """Sleep, or less where a signal or the end of a child comes; keep the books."""
-        received = signal.sigtimedwait(_WAITED, seconds)
+        received = signal.sigtimedwait(WAITED, seconds)
         while received is not None:
             self._take(received.si_signo)
-            received = signal.sigtimedwait(_WAITED, 0)
+            received = signal.sigtimedwait(WAITED, 0)
         if self._parent is not None and os.getppid() != self._parent:
             self._stop_signal = self._stop_signal or "the supervisor's death"
         self._deputy.look()
@@ -301,29 +300,3 @@ def _grace(plan: Mapping[str, Any]) -> float:
 def _own_start() -> int:
     myself = read_process(os.getpid())
     return myself.start if myself else 0
-
-
-def run_node(plan_path: str, *, parent_death: bool, parent: int) -> int:
-    """Run this node's part; 0 only when every local rank's exit record says 0, or when the ranks
-    ended because they were asked to.
-
-    With `parent_death` the end of the parent process (`parent`, else whoever it is now) is an
-    order to end.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
-    expected = parent or os.getppid()
-    if parent_death:
-        set_parent_death_signal(signal.SIGTERM)
-    set_name("ptx-agent")
-    become_subreaper()
-    try:
-        path = Path(plan_path).absolute()
-        plan = read_plan(path)
-        place = Place(path, plan, os.environ)
-        os.umask(0o007 if place.shared else 0o077)
-        place.make_folders()
-        node = Node(place, plan, expected if parent_death else None)
-    except (NotStartable, OSError) as error:
-        tell(str(error))
-        return 1
-    return node.run()
