@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from support.sharing import OneLaunchAModule, scope_of, turn_of
 from support.small_disk import can_mount
 
 NEEDS_SLURM = "needs a real SLURM: run pytest with --slurm (as root on Debian)"
@@ -61,8 +62,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    from support.sharing import OneLaunchAModule
-
     return OneLaunchAModule(config, log)
 
 
@@ -76,6 +75,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if away:
         config.hook.pytest_deselected(items=away)
         items[:] = [item for item in items if item not in set(away)]
+    items.sort(key=lambda item: turn_of(scope_of(item.nodeid)))
     if not config.getoption("--slurm"):
         for item in items:
             if item.get_closest_marker("slurm"):

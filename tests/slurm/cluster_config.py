@@ -35,6 +35,12 @@ class Settings:
     def database_port(self) -> int:
         return self.port + 2
 
+    @property
+    def first_job(self) -> int:
+        """Ranks meet at a port made of the job's number: clusters that run side by side give out
+        other ones."""
+        return 1 + 20 * max(0, self.port - 29700)
+
     def node_port(self, node: int) -> int:
         return self.port + 10 + node
 
@@ -59,6 +65,7 @@ def slurm_conf(s: Settings) -> str:
     return f"""ClusterName=ptx
 SlurmctldHost={s.host}(127.0.0.1)
 SlurmctldPort={s.port}
+FirstJobId={s.first_job}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge

@@ -85,10 +85,10 @@ def test_a_run_that_was_told_in_time_loses_no_step(
 ) -> None:
     launcher, strategy, hit = CASES[name]
     ptx = Ptx(tmp_path / "runs")
-    expected = undisturbed(strategy)
     run = started(ptx, launcher, strategy)
     job_id = job_of(ptx, run)
     hit(disturbed, job_id)
+    expected = undisturbed(strategy)  # while the other one waits in the queue
     completed(ptx, run)
     assert kept_work.attempts(run) == 2, ptx.story(run)
     assert job_of(ptx, run) == job_id
@@ -103,9 +103,9 @@ def test_a_node_that_dies_costs_at_most_one_interval(
 ) -> None:
     """All processes of node 0 of the run get SIGKILL, its slurmd first."""
     ptx = Ptx(tmp_path / "runs")
-    expected = undisturbed("ddp")
     run = started(ptx, "torchrun", "ddp")
     assert disturb.kill_node(disturbed, run, 0) >= 4, "node 0 was meant to run something"
+    expected = undisturbed("ddp")
     completed(ptx, run)
     assert kept_work.attempts(run) >= 2, ptx.story(run)
     assert kept_work.steps_lost(run) <= kept_work.EVERY + 1, ptx.story(run)

@@ -64,7 +64,13 @@ def _first(run: Path, wanted: Callable[[str], bool]) -> int:
 
 
 def agent(run: Path) -> int:
-    """The agent of a node. It does not bear the mark that it gives: found by its plan."""
+    """The agent of a node."""
+    return _agents(run)[0]
+
+
+def _agents(run: Path) -> list[int]:
+    """They do not bear the mark that they give: found by their plan."""
+    found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -72,8 +78,9 @@ def agent(run: Path) -> int:
             except OSError:
                 continue
             if b"node" in argv and str(run / "bundle/plan.json").encode() in argv and b"-I" in argv:
-                return int(entry.name)
-    raise AssertionError("no agent is running")
+                found.append(int(entry.name))
+    assert found, "no agent is running"
+    return found
 
 
 def launcher(run: Path) -> int:
@@ -83,20 +90,28 @@ def launcher(run: Path) -> int:
 
 def inner_launcher(run: Path) -> int:
     """The parent of the shims, which deepspeed keeps apart from its runner."""
-    shim_pid = shim(run)
-    return int((Path("/proc") / str(shim_pid) / "stat").read_text().rpartition(")")[2].split()[1])
+    return _parent(shim(run))
+
+
+def _parent(pid: int) -> int:
+    return int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _parent_is(run: Path, parent: int) -> int:
     for pid in processes(run):
-        stat = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
-        if int(stat[1]) == parent:
+        if _parent(pid) == parent:
             return pid
     raise AssertionError(f"process {parent} has no child that bears the mark")
 
 
 def shim(run: Path) -> int:
-    return _first(run, lambda command: "agent.pyz shim" in command and " -I " in command)
+    """Its launcher has all of a shim's command line at the end of its own."""
+
+    def is_shim(command: str) -> bool:
+        words = command.split()
+        return words[1:2] + words[4:5] == ["-I", "shim"]
+
+    return _first(run, is_shim)
 
 
 def rank(run: Path) -> int:
@@ -116,9 +131,13 @@ def a_kill_leaves_nothing(
     ptx: Ptx, folder: Path, launcher: str, where: tuple[str, ...], ranks: int
 ) -> None:
     """One run for each victim, side by side: most of the time is the grace that ranks are given."""
-    runs = {victim: submit_stubborn(ptx, folder, launcher, where) for victim in VICTIMS}
+    apart = launcher == "deepspeed"
+    victims = [victim for victim in VICTIMS if apart or victim != "inner launcher"]
+    runs = {victim: submit_stubborn(ptx, folder, launcher, where) for victim in victims}
     for run in runs.values():
         wait_until_ready(ptx, run, ranks)
+    started_by_an_agent = _parent(inner_launcher(runs["launcher"])) in _agents(runs["launcher"])
+    assert started_by_an_agent != apart, "else there is one victim more, or one less"
     killed = {victim: _kill(run, victim) for victim, run in runs.items()}
     for victim, run in runs.items():
         nothing_is_left(ptx, run, f"kill -9 of the {victim}")

@@ -1,4 +1,4 @@
-"""How the tests are shared out among pytest's workers."""
+"""How the tests are shared out among pytest's workers, and which of them begin."""
 
 from __future__ import annotations
 
@@ -16,14 +16,49 @@ _ONE_CLUSTER = tuple(
     f"tests/slurm/test_{name}.py"
     for name in ("slurm_disturbed", "slurm_restarts", "never_lose_work")
 )
+_CLUSTER = "tests/slurm"
+# The longest first, so that no worker is alone at the end: those of one cluster are the longest
+# of all and mostly wait, then whatever takes a minute or more by itself.
+_FIRST = (
+    _CLUSTER,
+    "tests/training/test_zero.py",
+    "tests/training/test_zero_checkpoint.py",
+    "tests/training/test_any_to_any.py",
+    "tests/diagnose/test_why_provoked.py",
+    "tests/slurm/",
+    "tests/diagnose/",
+    "tests/training/",
+    "tests/cli/test_hostile_files.py",
+    "tests/faults/",
+)
+
+
+def scope_of(nodeid: str) -> str:
+    """Tests of one scope run on one worker, one after the other.
+
+    Modules that train all their cases in one launch go to one worker: on two they would train
+    twice. So do those that disturb the one cluster of their own. Every other test goes to whoever
+    is free.
+    """
+    if nodeid.startswith(_ONE_CLUSTER):
+        return _CLUSTER
+    return nodeid.split("::")[0] if nodeid.startswith(_ONE_LAUNCH) else nodeid
+
+
+def turn_of(scope: str) -> int:
+    """Of a scope, among all: the lowest begin."""
+    for turn, begin in enumerate(_FIRST):
+        if scope == begin or (begin.endswith("/") and scope.startswith(begin)):
+            return turn
+    return len(_FIRST)
 
 
 class OneLaunchAModule(LoadScopeScheduling):
-    """Modules that train all their cases in one launch go to one worker: on two they would train
-    twice. So do those that disturb the one cluster of their own. Every other test goes to whoever
-    is free."""
+    """xdist's own order would be by the number of tests."""
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.startswith(_ONE_CLUSTER):
-            return "tests/slurm"
-        return nodeid.split("::")[0] if nodeid.startswith(_ONE_LAUNCH) else nodeid
+        return scope_of(nodeid)
+
+    def schedule(self) -> None:
+        self.config.option.loadscopereorder = False
+        super().schedule()

@@ -1,4 +1,8 @@
-"""Real ranks of a training job, started without a launcher so that each exit code is seen."""
+"""Real ranks of a training job, without a launcher so that each exit code is seen.
+
+`run` forks them, which is fast. `start` starts them, for tests of what an image of a process itself
+goes through: signals, kills, and starting anew in its own place.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,14 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
+import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from support import forked_ranks
 
 from orchestrator.plan.plan import PLAN_VERSION
 from orchestrator.spec.policies import Checkpoint, Logging
@@ -56,6 +65,20 @@ def start(
 ) -> list[subprocess.Popen[str]]:
     """One process a rank, with `env` beside what a launcher sets. The caller ends them through
     `end`."""
+    return [
+        subprocess.Popen(
+            [sys.executable, str(script), *args],
+            env=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for given in _environments(world_size, plan, env)
+    ]
+
+
+def _environments(world_size: int, plan: Path | None, env: dict[str, str]) -> list[dict[str, str]]:
+    """By rank."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -69,16 +92,7 @@ def start(
         **({"PTX_PLAN": str(plan)} if plan else {}),
         **env,
     }
-    return [
-        subprocess.Popen(
-            [sys.executable, str(script), *args],
-            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world_size)
-    ]
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world_size)]
 
 
 def end(ranks: list[subprocess.Popen[str]], *, within: float = 300) -> list[Ended]:
@@ -97,6 +111,33 @@ def _result(rank: subprocess.Popen[str], within: float) -> tuple[int, str, str]:
 
 
 def run(
-    script: Path, *args: str, world_size: int, plan: Path | None = None, **env: str
+    script: Path,
+    *args: str,
+    world_size: int,
+    plan: Path | None = None,
+    within: float = 600,
+    **env: str,
 ) -> list[Ended]:
-    return end(start(script, *args, world_size=world_size, plan=plan, **env))
+    """What each rank came to, forked; none is left behind whatever happens."""
+    deadline = time.monotonic() + within
+    with ExitStack() as stack:
+        servers = [forked_ranks.server(rank) for rank in range(world_size)]
+        ranks = []
+        for server, given in zip(servers, _environments(world_size, plan, env), strict=True):
+            out, err = (stack.enter_context(_scratch()) for _ in range(2))
+            pid = server.fork(script, args, given, out, err)
+            stack.callback(server.kill, pid)
+            ranks.append((server, pid, out, err))
+        return [
+            Ended(server.wait(pid, deadline), _written(out), _written(err))
+            for server, pid, out, err in ranks
+        ]
+
+
+def _scratch() -> IO[str]:
+    return tempfile.TemporaryFile("w+")
+
+
+def _written(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.training_ranks import end, plan_file, start
+from support.training_ranks import plan_file, run
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +62,7 @@ WORLD = {name: world for world, cases in CASES.items() for name in cases}
 
 
 class Launches:
-    """Jobs of `checkpoint_ranks` by world size; several world sizes at a time."""
+    """Jobs of `checkpoint_ranks` by world size."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.root = folder, folder / "checkpoints"
@@ -70,17 +70,13 @@ class Launches:
         """By job, what each rank saw."""
 
     def run(self, name: str, jobs: dict[int, list[dict[str, Any]]]) -> None:
-        started = []
         for world_size, mine in jobs.items():
             folder = self.folder / f"{name}-{world_size}"
             folder.mkdir(parents=True)
             plan = plan_file(folder, world_size=world_size)
             args = (str(folder / "seen"), str(self.root), json.dumps(mine))
-            started.append(start(SCRIPT, *args, world_size=world_size, plan=plan))
-        for ranks, world_size in zip(started, jobs, strict=True):
-            for rank in end(ranks):
+            for rank in run(SCRIPT, *args, world_size=world_size, plan=plan):
                 assert rank.code == 0, rank.err
-            folder = self.folder / f"{name}-{world_size}"
             seen = [json.loads((folder / f"seen-{n}.json").read_text()) for n in range(world_size)]
             for job in seen[0]:
                 self.ranks[job] = [rank[job] for rank in seen]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.memory_ranks import STEPS
-from support.training_ranks import Ended, plan_file, run
+from support.training_ranks import Ended, end, plan_file, start
 
 from orchestrator.spec.policies import Checkpoint
 
@@ -38,7 +38,7 @@ class Trained:
 
 def _train(folder: Path, limits: dict[str, float], **training: Any) -> Trained:
     plan, out = plan_file(folder, world_size=2, training=training), folder / "losses.json"
-    ranks = run(SCRIPT, str(out), json.dumps(limits), world_size=2, plan=plan)
+    ranks = end(start(SCRIPT, str(out), json.dumps(limits), world_size=2, plan=plan))
     return _trained(folder, ranks)
 
 
@@ -90,7 +90,7 @@ def test_what_was_saved_before_memory_ran_out_is_kept_and_the_micro_batch_stays(
     training = {"micro_batch": 8}
     plan = plan_file(tmp_path, world_size=2, training=training, checkpoint=saving)
     args = (str(tmp_path / "losses.json"), json.dumps({"0": 100}), "2")
-    trained = _trained(tmp_path, run(SCRIPT, *args, world_size=2, plan=plan))
+    trained = _trained(tmp_path, end(start(SCRIPT, *args, world_size=2, plan=plan)))
     assert [rank.code for rank in trained.ranks] == [0, 0], trained.ranks
     assert "memory ran out with micro batch 8" in trained.ranks[0].err
     assert "resumed after step 2 from " in trained.ranks[0].out
@@ -99,7 +99,7 @@ def test_what_was_saved_before_memory_ran_out_is_kept_and_the_micro_batch_stays(
 
     # The next attempt is not told, and begins with what has been found to fit.
     args = (str(tmp_path / "again.json"), "{}")
-    again = run(SCRIPT, *args, world_size=2, plan=plan, PTX_ATTEMPT="1")
+    again = end(start(SCRIPT, *args, world_size=2, plan=plan, PTX_ATTEMPT="1"))
     assert [rank.code for rank in again] == [0, 0], again
     assert [size for _, size in _trained(tmp_path, again).tried] == [8, fits]
     assert "resumed after step 3 from " in again[0].out

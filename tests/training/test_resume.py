@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -226,16 +227,19 @@ def records_of(folder: Path, number: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def started(folder: Path, script: Path, args: tuple[str, ...], number: int, **plan: Any) -> Any:
-    """The ranks of an attempt, whose folder is there before they are."""
+def attempt(
+    launch: Callable[..., Any], folder: Path, script: Path, args: tuple[str, ...], **plan: Any
+) -> Any:
+    """What `run` or `start` gives of the next attempt, whose folder is there before its ranks."""
+    number = len(list(folder.glob("run/attempts/*")))
     (folder / "run" / "attempts" / f"{number:03d}").mkdir(parents=True)
     path = plan_file(folder, world_size=2, **plan)
-    return start(script, *args, world_size=2, plan=path, PTX_ATTEMPT=str(number))
+    return launch(script, *args, world_size=2, plan=path, PTX_ATTEMPT=str(number))
 
 
 def undisturbed(folder: Path, script: Path, args: tuple[str, ...], **plan: Any) -> list[Ended]:
     folder.mkdir()
-    ended = end(started(folder, script, args, 0, **plan))
+    ended: list[Ended] = attempt(run, folder, script, args, **plan)
     assert [rank.code for rank in ended] == [0, 0], ended
     return ended
 
@@ -245,7 +249,7 @@ def disturbed(
 ) -> None:
     """Attempt 0 is sent a signal when rank 0 has reported step `at`; attempt 1 ends."""
     folder.mkdir()
-    ranks = started(folder, script, args, 0, **plan)
+    ranks = attempt(start, folder, script, args, **plan)
     try:
         for line in ranks[0].stdout:
             if line.startswith(f"step {at}/"):
@@ -256,7 +260,7 @@ def disturbed(
         first = end(ranks)
     expected = -signal.SIGKILL if sent == signal.SIGKILL else 143
     assert [rank.code for rank in first] == [expected, expected], first
-    second = end(started(folder, script, args, 1, **plan))
+    second = attempt(run, folder, script, args, **plan)
     assert [rank.code for rank in second] == [0, 0], second
     assert "resumed after step " in second[0].out
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.training_ranks import Ended, end, plan_file, start
+from support.training_ranks import Ended, plan_file, run
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ def ranks(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     plan = plan_file(folder, world_size=2)
-    return end(start(SCRIPT, str(cases_file), world_size=2, plan=plan), within=60)
+    return run(SCRIPT, str(cases_file), world_size=2, plan=plan, within=60)
 
 
 def said(rank: Ended) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from support.ptx import CHECKOUT, Ptx, rank_logs
-from support.training_ranks import Ended, end, plan_file, start
+from support.training_ranks import Ended, plan_file, run
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +22,7 @@ SMALL = ("--dim=16", "--layers=1", "--heads=2", "--patch=4")
 def ranks(folder: Path, *args: str, training: dict[str, Any] | None = None) -> list[Ended]:
     folder.mkdir(exist_ok=True)
     plan = plan_file(folder, world_size=2, training=training or {"micro_batch": 4})
-    return end(start(SCRIPT, *args, world_size=2, plan=plan), within=300)
+    return run(SCRIPT, *args, world_size=2, plan=plan)
 
 
 def test_a_vit_reads_95_percent_of_held_out_digits(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.ptx import CHECKOUT, Ptx, rank_logs
-from support.training_ranks import Ended, end, plan_file, start
+from support.training_ranks import Ended, plan_file, run
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +18,7 @@ SCRIPT = CHECKOUT / "jobs" / "train_text.py"
 def ranks(folder: Path, *args: str) -> list[Ended]:
     folder.mkdir(exist_ok=True)
     plan = plan_file(folder, world_size=2, training={"micro_batch": 4})
-    return end(start(SCRIPT, *args, world_size=2, plan=plan), within=300)
+    return run(SCRIPT, *args, world_size=2, plan=plan)
 
 
 def test_the_language_of_90_percent_of_held_out_source_code_is_found(tmp_path: Path) -> None:
