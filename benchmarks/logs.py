@@ -1,9 +1,10 @@
 """How fast `ptx logs` merges, how soon `--follow` shows a line, and what both weigh.
 
-    python benchmarks/logs.py [--repeat 5] [--seconds 20] [--folder DIR]
+    python benchmarks/logs.py [--repeat 5] [--seconds 20] [--folder DIR] [--undisturbed]
 
 * 64 ranks of 10 MB, every line with a time of its own: the whole command against GNU `sort -m` on
-  the same files, in turns; its peak memory, all its processes together.
+  the same files, in turns; its peak memory, all its processes together. On a machine with other
+  work two processes are no faster than one: --undisturbed (for root) runs both under chrt.
 * 256 files of a live run: the time from the write of a line to its arrival at the reader of
   `ptx logs --follow`, one line at a time into a file drawn by chance, and the processor time.
 * 1,024 ranks, with 64 descriptors allowed.
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +92,21 @@ def resident_peak(pid: int) -> int:
     return int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]) if "VmHWM:" in status else 0
 
 
-def merging(folder: Path, repeat: int) -> dict[str, Any]:
+def installed(folder: Path) -> dict[str, str]:
+    """The environment of a ptx whose modules are compiled, as where it was installed."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
+
+
+def merging(folder: Path, repeat: int, first: Sequence[str]) -> dict[str, Any]:
+    """`first`: what both commands are started through."""
     run = FakeRun.create(folder, "merge-abc123")
     paths = write_logs(run)
-    ours = ptx("logs", run.layout.root)
-    sort = ["sort", "-m", *map(str, paths)]
+    ours = [*first, *ptx("logs", run.layout.root)]
+    sort = [*first, "sort", "-m", *map(str, paths)]
     plain = {**os.environ, "LC_ALL": "C"}
-    pairs = [(timed(ours), timed(sort, env=plain)) for _ in range(repeat + 1)][1:]
+    env = installed(folder)
+    pairs = [(timed(ours, env=env), timed(sort, env=plain)) for _ in range(repeat + 1)][1:]
     return {
         "ptx_seconds": statistics.median(pair[0][0] for pair in pairs),
         "sort_seconds": statistics.median(pair[1][0] for pair in pairs),
@@ -182,7 +192,8 @@ def report(found: dict[str, Any]) -> str:
         [
             machine_line(found["machine"]),
             "",
-            f"merge of {RANKS} ranks x {BYTES / 1e6:.0f} MB, median of {found['repeat']} pairs",
+            f"merge of {RANKS} ranks x {BYTES / 1e6:.0f} MB, median of {found['repeat']} pairs"
+            + ", undisturbed" * found["undisturbed"],
             f"  ptx logs   {merge['ptx_seconds']:6.2f} s   {merge['ptx_cpu']:6.2f} s processor, "
             f"peak {merge['peak_mib']:.0f} MiB in all its processes",
             f"  sort -m    {merge['sort_seconds']:6.2f} s   {merge['sort_cpu']:6.2f} s processor",
@@ -201,11 +212,14 @@ def main() -> int:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--folder", type=Path, help="on the disk to measure")
+    parser.add_argument("--undisturbed", action="store_true", help="both merges under chrt --fifo")
     given = parser.parse_args()
+    first = ("chrt", "--fifo", "1") if given.undisturbed else ()
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)
         found: dict[str, Any] = {"machine": machine(()), "repeat": given.repeat}
-        found["merge"] = merging(folder, given.repeat)
+        found["undisturbed"] = given.undisturbed
+        found["merge"] = merging(folder, given.repeat, first)
         found["follow"] = following(folder, given.seconds)
         found["many"] = many(folder)
     table = report(found)

@@ -23,7 +23,7 @@ from orchestrator.agent.log_limits import limits_from
 from orchestrator.agent.output import Output
 from orchestrator.agent.processes import Process, descendants, process_table
 from orchestrator.agent.rank_log import RankLog
-from orchestrator.agent.spawn import spawn
+from orchestrator.agent.rank_process import RankProcess
 from orchestrator.agent.stamp import BLOCK, Clock, Stamper
 from orchestrator.agent.stderr import tell
 
@@ -62,11 +62,8 @@ class Shim:
         self._ending: Ending | None = None
         self._gave_up = False
         self._next_step = 0.0
-        self._pid: int | None = None
-        self._started = self._ended = 0.0
+        self._process = RankProcess()
         self._drain_until = 0.0
-        self._status: int | None = None
-        self._max_rss = 0
         self._told_of_loss = False
 
     def run(self, mask: set[int]) -> int:
@@ -81,7 +78,7 @@ class Shim:
                 self._turn(wake)
             for output in list(self._outputs.values()):
                 self._drop(output)
-            code = self._code()
+            code = self._process.code
         self._record(code)
         self._log.close()
         return code if code >= 0 else 128 - code
@@ -102,13 +99,9 @@ class Shim:
             self._outputs[reading] = output
             self._poller.register(reading, select.POLLIN)
             self._stderr = output
-        self._started = time.time()
         try:
-            self._pid = spawn(
-                self._argv, rank_environment(self._env), mask=mask, stdout=ends[0], stderr=ends[1]
-            )
+            self._process.start(self._argv, rank_environment(self._env), mask, *ends)
         except OSError as error:
-            self._ended = time.time()
             return self._cannot_start(error)
         finally:
             for descriptor in ends:
@@ -135,7 +128,8 @@ class Shim:
                     self._drop(output)
             elif descriptor == wake:
                 os.read(wake, 512)
-                self._reap()
+                if self._process.reap():
+                    self._drain_until = time.monotonic() + _DRAIN
         self._flush_silent()
         self._watch(died=any(descriptor in self._guard.descriptors for descriptor in ready))
         self._tell_of_loss()
@@ -146,7 +140,7 @@ class Shim:
         """Milliseconds until something is due."""
         now = time.monotonic()
         due = [at for output in self._outputs.values() if (at := output.flush_at()) is not None]
-        if self._status is not None:
+        if self._process.has_ended:
             due.append(self._drain_until)
         if self._ending is not None:
             due.append(self._next_step)
@@ -160,21 +154,6 @@ class Shim:
             at = output.flush_at()
             if at is not None and at <= now:
                 output.flush()
-
-    def _reap(self) -> None:
-        """Take the exits of the rank and of the orphans that this subreaper adopted."""
-        while True:
-            try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            if pid == self._pid:
-                self._ended = time.time()
-                self._status = status
-                self._max_rss = usage.ru_maxrss * 1024
-                self._drain_until = time.monotonic() + _DRAIN
 
     def _watch(self, *, died: bool) -> None:
         """Once agent or launcher is dead, end what this rank has started."""
@@ -191,7 +170,7 @@ class Shim:
     def _finished(self) -> bool:
         if self._gave_up:
             return True
-        if self._status is None or (self._ending is not None and self._ending.left):
+        if not self._process.has_ended or (self._ending is not None and self._ending.left):
             return False
         return not self._outputs or time.monotonic() >= self._drain_until
 
@@ -209,12 +188,6 @@ class Shim:
                 "the rank goes on and its exit record counts what is lost"
             )
 
-    def _code(self) -> int:
-        """The rank's exit code, or minus the signal that ended it."""
-        if self._status is None:  # it hangs in the kernel and will end when that lets go of it
-            return -signal.SIGKILL
-        return os.waitstatus_to_exitcode(self._status)
-
     def _record(self, code: int) -> None:
         # Imported only now: the rank was not made to wait for it.
         from orchestrator.agent.exit_record import find_exception, write_record
@@ -229,15 +202,15 @@ class Shim:
             "rank": self._rank,
             "local_rank": int(self._env.get("LOCAL_RANK") or 0),
             "world_size": int(self._env.get("WORLD_SIZE") or 1),
-            "pid": self._pid,
-            "started": round(self._started, 6),
-            "ended": round(self._ended, 6),
+            "pid": self._process.pid,
+            "started": round(self._process.started, 6),
+            "ended": round(self._process.ended, 6),
             "exit_code": code if code >= 0 else None,
             "signal": -code if code < 0 else None,
             "exception": find_exception(stderr) if code else None,
             "last_lines": self._log.last_lines(20),
             "device": own_device(self._env),
-            "max_rss_bytes": self._max_rss,
+            "max_rss_bytes": self._process.max_rss_bytes,
             "log_bytes": self._log.log_bytes,
             "lost_bytes": self._log.lost_bytes,
             "dropped_bytes": self._log.dropped_bytes,

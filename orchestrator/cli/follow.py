@@ -13,7 +13,7 @@ from orchestrator.cli.output import coloured, duration, next_commands, note, pai
 from orchestrator.cli.progress import Style, progress_bar, progress_line, rate
 from orchestrator.logs.follow import Follower
 from orchestrator.logs.line import MARK, Entry
-from orchestrator.logs.reader import START, Position
+from orchestrator.logs.position import START, Position
 from orchestrator.logs.seek import offset_of_last
 from orchestrator.logs.select import RankLog, Selection
 from orchestrator.logs.text import TextLines

@@ -16,6 +16,7 @@ from orchestrator.logs.line import Entry
 from orchestrator.logs.select import select
 from orchestrator.logs.skew import Skews
 from orchestrator.logs.text import JsonLines, TextLines
+from orchestrator.logs.vanished import sentence
 from orchestrator.logs.wanted import Wanted
 from orchestrator.logs.watch import Watch
 from orchestrator.runs.layout import RunLayout
@@ -47,6 +48,8 @@ def follow_logs(layout: RunLayout, wanted: Wanted, *, as_json: bool, first: bool
         if text:
             sys.stdout.write(text)
             sys.stdout.flush()
+        if gone := follower.vanished():
+            note(sentence(gone))
         if watch.latest is not None:
             teller.tell(watch.latest, silent=not follower.logs)
     end = watch.end()

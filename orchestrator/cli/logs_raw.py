@@ -6,9 +6,10 @@ import sys
 import time
 
 from orchestrator.cli.output import emit_bytes
-from orchestrator.errors import UserError
+from orchestrator.errors import NotFound, UserError
 from orchestrator.logs.raw import RawLog
 from orchestrator.logs.select import Selection, select
+from orchestrator.logs.vanished import sentence, vanished
 from orchestrator.runs.layout import RunLayout
 
 _PAUSE = 0.2
@@ -16,8 +17,8 @@ _PAUSE = 0.2
 
 
 def show_raw(layout: RunLayout, selection: Selection, *, follow: bool) -> int:
-    """Raises UserError: for several ranks, whose bytes would run together, and for a terminal,
-    which would obey them."""
+    """Raises UserError: for several ranks, whose bytes would run together, for a terminal, which
+    would obey them, and for a log that went away, once all else was shown."""
     if sys.stdout.isatty():
         raise UserError(
             "--raw writes whatever the rank wrote, and a terminal would obey it.",
@@ -31,11 +32,20 @@ def show_raw(layout: RunLayout, selection: Selection, *, follow: bool) -> int:
             hint="Name it: --rank 0, and --attempt 0 where there are several attempts.",
         )
     raw = RawLog(logs[0].path, logs[0].rank)
-    if not follow:
-        for data in raw.read():
-            emit_bytes(data)
-        emit_bytes(raw.finish())
-        return 0
+    code = _follow(layout, raw) if follow else _show(raw)
+    if gone := vanished(logs):
+        raise NotFound(sentence(gone), hint="What could be read of it is shown.")
+    return code
+
+
+def _show(raw: RawLog) -> int:
+    for data in raw.read():
+        emit_bytes(data)
+    emit_bytes(raw.finish())
+    return 0
+
+
+def _follow(layout: RunLayout, raw: RawLog) -> int:
     from orchestrator.logs.watch import Watch
     from orchestrator.runs.state import State
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import sys
 
 from orchestrator.cli.output import coloured, next_commands, note
-from orchestrator.logs.composed import FileSource, merge_composed
+from orchestrator.errors import NotFound
+from orchestrator.logs.composed import merge_composed
 from orchestrator.logs.dedupe import Dedupe
 from orchestrator.logs.first_error import first_error
 from orchestrator.logs.merge import merge
-from orchestrator.logs.parallel import WORTH, Output, write_everything
+from orchestrator.logs.output import Output
+from orchestrator.logs.parallel import WORTH, write_everything
 from orchestrator.logs.reader import LogReader
 from orchestrator.logs.select import RankLog, select
 from orchestrator.logs.skew import Skews
+from orchestrator.logs.source import FileSource
 from orchestrator.logs.text import JsonLines, TextLines
+from orchestrator.logs.vanished import sentence, vanished
 from orchestrator.logs.wanted import Wanted
 from orchestrator.runs.layout import RunLayout
 
@@ -22,10 +26,20 @@ _NOTHING_WANTED = "no line matches"
 
 
 def show_logs(layout: RunLayout, wanted: Wanted, *, as_json: bool, first: bool) -> int:
-    """Raises UserError, and BrokenPipeError where nobody reads on."""
+    """Raises UserError, of what went away once all else was shown, and BrokenPipeError where nobody
+    reads on."""
     logs = select(layout, wanted.selection)
     if not logs:
         return say_why_silent(layout)
+    code = _show(layout, logs, wanted, as_json=as_json, first=first)
+    if gone := vanished(logs):
+        raise NotFound(sentence(gone), hint="What could be read of it is shown.")
+    return code
+
+
+def _show(
+    layout: RunLayout, logs: list[RankLog], wanted: Wanted, *, as_json: bool, first: bool
+) -> int:
     skews = Skews(layout)
     start = wanted.start(skews)
     readers = [
@@ -34,7 +48,9 @@ def show_logs(layout: RunLayout, wanted: Wanted, *, as_json: bool, first: bool) 
     ]
     lines = lines_for(wanted, logs, as_json=as_json)
     if wanted.is_everything and not first and isinstance(lines, TextLines):
-        return _show_everything(readers, lines)
+        output = _output()
+        if output is not None:
+            return _show_everything(readers, lines, output)
     batches = wanted.history(merge(readers))
     nothing = True
     if wanted.dedupe:
@@ -54,14 +70,14 @@ def show_logs(layout: RunLayout, wanted: Wanted, *, as_json: bool, first: bool) 
     return 0
 
 
-def _show_everything(readers: list[LogReader], lines: TextLines) -> int:
-    if sum(reader.size() for reader in readers) > WORTH and (output := _output()):
-        sys.stdout.flush()
-        if write_everything(readers, lines, output):
-            return 0
+def _show_everything(readers: list[LogReader], lines: TextLines, output: Output) -> int:
+    sys.stdout.flush()
+    is_large = sum(reader.size() for reader in readers) > WORTH
+    if is_large and write_everything(readers, lines, output):
+        return 0
     nothing = True
-    for text in merge_composed([FileSource(reader, lines) for reader in readers]):
-        sys.stdout.write(text)
+    for data in merge_composed([FileSource(reader, lines, output) for reader in readers]):
+        output.write(data)
         nothing = False
     if nothing:
         note(_NOTHING_PRINTED)
@@ -69,12 +85,13 @@ def _show_everything(readers: list[LogReader], lines: TextLines) -> int:
 
 
 def _output() -> Output | None:
-    """None where stdout is nothing that another process could write to."""
+    """None where stdout is no descriptor, or one that takes other bytes than ASCII's."""
     try:
         descriptor = sys.stdout.fileno()
     except OSError:
         return None
-    return Output(descriptor, sys.stdout.encoding, sys.stdout.errors or "strict")
+    output = Output(descriptor, sys.stdout.encoding, sys.stdout.errors or "strict")
+    return output if output.keeps_ascii else None
 
 
 def _nothing(wanted: Wanted) -> str:

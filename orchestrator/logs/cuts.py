@@ -8,11 +8,15 @@ from itertools import accumulate, pairwise
 
 from orchestrator.logs.file import opened
 from orchestrator.logs.line import STAMP, TEXT, parse
-from orchestrator.logs.reader import LogReader, Position, State
+from orchestrator.logs.position import Position, State
+from orchestrator.logs.reader import LogReader
+from orchestrator.logs.times import size_before
 
 _NEAR = 4096
 """Bytes that are read through for the first line of a slice, and before it for open pieces."""
 _STEP = 256 * 1024
+_WINDOW = 32 * 1024
+"""Bytes that are searched in memory."""
 _LOOK_BACK = 128 * 1024
 _SAMPLES = 8
 """In each slice, on average."""
@@ -61,7 +65,7 @@ def begin_of(reader: LogReader, stamp: str, low: int) -> State:
         if descriptor is None:
             return State()
         size = os.fstat(descriptor).st_size
-        offset = _first(descriptor, own.encode(), low, size)
+        offset = _first(descriptor, own, low, size)
         if offset == size:
             return State(Position(0, size), stamp)
         before = os.pread(descriptor, min(_NEAR, offset), max(0, offset - _NEAR))
@@ -72,16 +76,18 @@ def begin_of(reader: LogReader, stamp: str, low: int) -> State:
     return State(Position(0, offset), stamp, held)
 
 
-def _first(descriptor: int, stamp: bytes, low: int, high: int) -> int:
-    """Offset of the first line stamped `stamp` or later, or of the end."""
-    size, step = high, _STEP
-    while high - low > _NEAR:
+def _first(descriptor: int, own: str, low: int, high: int) -> int:
+    """Offset of the first line stamped `own` or later, or of the end."""
+    stamp, size, step = own.encode(), high, _STEP
+    while high - low > _WINDOW:
         middle = min(low + step, (low + high) // 2)
         begin, found = _line_after(descriptor, middle)
         if found is None or begin >= high or found >= stamp:
             high = middle
         else:
             low, step = begin, step * 2
+    window = os.pread(descriptor, high - low + _NEAR, low)
+    low += size_before(window[: window.rfind(b"\n") + 1], own)
     while data := os.pread(descriptor, 2 * _NEAR, low):
         end = data.find(b"\n") + 1
         begin = 0

@@ -12,9 +12,11 @@ from orchestrator.logs.arrivals import Arrivals, Found
 from orchestrator.logs.line import MARK, Entry
 from orchestrator.logs.merge import merge
 from orchestrator.logs.patrol import Patrol
-from orchestrator.logs.reader import START, LogReader, Position
+from orchestrator.logs.position import START, Position
+from orchestrator.logs.reader import LogReader
 from orchestrator.logs.select import RankLog, Selection
 from orchestrator.logs.skew import Skews
+from orchestrator.logs.vanished import vanished
 from orchestrator.runs.layout import RunLayout
 
 TICK = 0.1
@@ -54,6 +56,8 @@ class Follower:
         self._held: list[tuple[Entry, float]] = []
         self._begun = False
         self._busy = self._grew = False
+        self._gone: dict[int, bool] = {}
+        """Sources that vanished, and whether that was told."""
 
     def history(self) -> Iterator[list[Entry]]:
         """What is there already, merged in time order. Raises UserError."""
@@ -80,6 +84,12 @@ class Follower:
             if not self._busy and not over:
                 time.sleep(TICK)
 
+    def vanished(self) -> list[RankLog]:
+        """Logs that were deleted since it was last asked."""
+        new = [self.logs[source] for source, told in self._gone.items() if not told]
+        self._gone |= dict.fromkeys(self._gone, True)
+        return vanished(new)
+
     def _adopt(self, found: Found) -> None:
         now = time.monotonic()
         for log in found.logs:
@@ -95,6 +105,8 @@ class Follower:
 
     def _look_at(self, tail: _Tail, now: float) -> bool:
         entries, more = tail.read(now)
+        if tail.reader.is_gone:
+            self._gone.setdefault(tail.reader.source, False)
         self._held += [(entry, now) for entry in entries]
         self._busy |= more
         self._grew |= tail.grew

@@ -6,7 +6,7 @@ sorted run of each file and merges the runs in C.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
 
@@ -23,7 +23,8 @@ _stamp = itemgetter(0)
 def merge(
     readers: Sequence[LogReader], *, finish: bool = True, budget: int = BUDGET
 ) -> Iterator[list[Entry]]:
-    """Entries of all readers up to the present end of each file, in batches, in time order.
+    """Entries of all readers up to the present end of each file, in batches, in time order; those
+    of one time in the order of readers.
 
     Lines of one file keep their order, whatever their stamps. Without `finish`, lines that are
     not whole yet stay with their readers, and a follower can go on from there. Raises UserError
@@ -35,11 +36,11 @@ def merge(
         for run in runs:
             run.fill()
         # Nothing that is still unread can be earlier than the last line read of its own file.
-        horizons = [run.last for run in runs if not run.ended]
-        horizon = min(horizons) if horizons else None
+        lasts = [(run.last, place) for place, run in enumerate(runs) if not run.ended]
+        horizon, whose = min(lasts, default=(None, 0))
         batch: list[Entry] = []
-        for run in runs:
-            batch += run.take(horizon)
+        for place, run in enumerate(runs):
+            batch += run.take(horizon, included=place <= whose)
         runs = [run for run in runs if not run.spent]
         batch.sort(key=_stamp)
         if batch:
@@ -80,11 +81,12 @@ class _Run:
             self._next = 0
             self._enough = len(more) // 2
 
-    def take(self, horizon: str | None) -> list[Entry]:
-        """Entries up to the horizon, included; all where there is none."""
+    def take(self, horizon: str | None, *, included: bool) -> list[Entry]:
+        """Entries up to the horizon; all where there is none."""
         start = self._next
         if horizon is None:
             self._next = len(self._entries)
         elif start < len(self._entries) and self._entries[start][0] <= horizon:
-            self._next = bisect_right(self._entries, horizon, lo=start, key=_stamp)
+            bisect = bisect_right if included else bisect_left
+            self._next = bisect(self._entries, horizon, lo=start, key=_stamp)
         return self._entries[start : self._next]

@@ -10,6 +10,7 @@ where slices seem to begin is a guess.
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import select
@@ -18,10 +19,14 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
+from orchestrator.agent.linux import keep_freed_memory
 from orchestrator.errors import UserError
-from orchestrator.logs.composed import FileSource, merge_composed
+from orchestrator.logs.composed import merge_composed
 from orchestrator.logs.cuts import begin_of, cuts
-from orchestrator.logs.reader import LogReader, Position, State
+from orchestrator.logs.output import Output, write_all
+from orchestrator.logs.position import Position, State
+from orchestrator.logs.reader import LogReader
+from orchestrator.logs.source import FileSource
 from orchestrator.logs.text import TextLines
 
 WORTH = 64 * 1024 * 1024
@@ -36,12 +41,6 @@ _MANY = 2048
 """Logs: of more, a slice holds too little of each."""
 _FRAME = struct.Struct("<I")
 _WRITTEN = "written"
-
-
-class Output(NamedTuple):
-    descriptor: int
-    encoding: str
-    errors: str
 
 
 def write_everything(
@@ -126,7 +125,7 @@ class _Ring(NamedTuple):
 
     def give(self, states: Sequence[State]) -> None:
         data = json.dumps(states).encode()
-        _write(self.after, _FRAME.pack(len(data)) + data)
+        write_all(self.after, _FRAME.pack(len(data)) + data)
 
 
 class _Worker(NamedTuple):
@@ -158,8 +157,7 @@ class _Worker(NamedTuple):
         sources = self._sources(at, starts)
         kept: list[bytes] = []
         size, is_next = 0, at == 0
-        for text in merge_composed(sources):
-            data = text.encode(self.output.encoding, self.output.errors)
+        for data in merge_composed(sources):
             if not is_next:
                 kept.append(data)
                 size += len(data)
@@ -182,14 +180,14 @@ class _Worker(NamedTuple):
 
     def _again(self, at: int, starts: Sequence[State]) -> list[State]:
         sources = self._sources(at, starts)
-        for text in merge_composed(sources):
-            self._put(text.encode(self.output.encoding, self.output.errors))
+        for data in merge_composed(sources):
+            self._put(data)
         return [source.reader.state for source in sources]
 
     def _sources(self, at: int, starts: Sequence[State]) -> list[FileSource]:
         until = self.stamps[at] if at < len(self.stamps) else None
         return [
-            FileSource(reader.standing(state), self.lines, until)
+            FileSource(reader.standing(state), self.lines, self.output, until)
             for reader, state in zip(self.readers, starts, strict=True)
         ]
 
@@ -197,7 +195,7 @@ class _Worker(NamedTuple):
         if os.getppid() != self.parent:
             raise EOFError  # nobody else would end it
         for data in pieces:
-            _write(self.output.descriptor, data)
+            self.output.write(data)
 
 
 def _agree(guessed: Sequence[State], true: Sequence[State], stamp: str) -> bool:
@@ -210,6 +208,8 @@ def _agree(guessed: Sequence[State], true: Sequence[State], stamp: str) -> bool:
 
 def _serve(worker: _Worker, number: int, count: int, telling: int) -> NoReturn:
     """In the child."""
+    keep_freed_memory(_KEPT)
+    gc.disable()  # millions of lines, and none in a cycle
     outcome: int | str | list[str | None] | None = None
     try:
         if worker.work(number, count):
@@ -222,14 +222,8 @@ def _serve(worker: _Worker, number: int, count: int, telling: int) -> NoReturn:
         pass
     finally:
         if outcome is not None:
-            _write(telling, json.dumps(outcome).encode() + b"\n")
+            write_all(telling, json.dumps(outcome).encode() + b"\n")
         os._exit(0)
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def _read(descriptor: int, size: int) -> bytes:

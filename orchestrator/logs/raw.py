@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from orchestrator.logs.chain import part_path
 from orchestrator.logs.discovery import number_of, parts
 from orchestrator.logs.line import MARK, TEXT
-from orchestrator.logs.reader import part_path
 from orchestrator.logs.stored import Stored
 
 _BLOCK = 1 << 20

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator.logs.discovery import PartName, number_of, parts
 from orchestrator.logs.line import MARK, STAMP, parse
-from orchestrator.logs.reader import START, Position
+from orchestrator.logs.position import START, Position
 from orchestrator.logs.stored import Stored
 
 _BLOCK = 64 * 1024

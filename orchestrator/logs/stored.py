@@ -18,6 +18,8 @@ class Stored:
     def __init__(self, path: Path) -> None:
         self.plain = path.with_suffix("") if path.suffix == ".gz" else path
         self._compressed: Compressed | None = None
+        self.is_gone = False
+        """Whether it was not there at the last read."""
 
     @property
     def damaged(self) -> int | None:
@@ -34,6 +36,11 @@ class Stored:
 
     def pread(self, size: int, offset: int) -> bytes | None:
         """None where it is gone, b"" at its (present) end. Raises UserError."""
+        data = self._pread(size, offset)
+        self.is_gone = data is None
+        return data
+
+    def _pread(self, size: int, offset: int) -> bytes | None:
         if self._compressed is None:
             with opened(self.plain) as descriptor:
                 if descriptor is not None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from orchestrator.errors import UserError
 from orchestrator.logs.level import Level, Levels
 from orchestrator.logs.line import TEXT, Entry
-from orchestrator.logs.reader import START, Position
+from orchestrator.logs.position import START, Position
 from orchestrator.logs.screen import plain
 from orchestrator.logs.seek import offset_of_last, offset_since
 from orchestrator.logs.select import RankLog, Selection

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import UserError
-from orchestrator.logs.composed import FileSource, merge_composed
+from orchestrator.logs import composed
+from orchestrator.logs.composed import merge_composed
 from orchestrator.logs.cuts import cuts
 from orchestrator.logs.line import stamp_of
 from orchestrator.logs.merge import merge
-from orchestrator.logs.parallel import Output, write_everything
-from orchestrator.logs.reader import LogReader, State
+from orchestrator.logs.output import Output
+from orchestrator.logs.parallel import write_everything
+from orchestrator.logs.position import State
+from orchestrator.logs.reader import LogReader
 from orchestrator.logs.select import RankLog
 from orchestrator.logs.skew import Shift
+from orchestrator.logs.source import FileSource
 from orchestrator.logs.text import TextLines
+from orchestrator.logs.times import are_keys, key_of, numbers
 
 START = 1_795_000_000
 
@@ -38,14 +44,14 @@ Lines = list[tuple[int, str, str] | bytes]
 
 
 def log(lines: Lines, rank: int = 0, torn: bytes = b"") -> bytes:
-    """No two ranks have a time in common, so there is one right order."""
+    """Of lines with one time, those of the lower rank come first."""
     data, at = b"", 0
     for one in lines:
         if isinstance(one, bytes):
             data += one + b"\n"
         else:
             at += one[0]
-            data += f"{stamp_of(START + at + rank / 1000)} {one[1]} {one[2]}\n".encode()
+            data += f"{stamp_of(START + at + rank // 2 / 1000)} {one[1]} {one[2]}\n".encode()
     return data + torn
 
 
@@ -70,8 +76,8 @@ def readers(logs: list[RankLog], shift: Shift | None = None) -> list[LogReader]:
 
 def fast(logs: list[RankLog]) -> list[str]:
     lines = TextLines(logs, colour=False)
-    found = merge_composed([FileSource(one, lines) for one in readers(logs)], budget=1)
-    return "".join(found).splitlines(True)
+    found = merge_composed([FileSource(one, lines, Output(1)) for one in readers(logs)], budget=1)
+    return b"".join(found).decode().splitlines(True)
 
 
 def sliced(
@@ -87,33 +93,56 @@ def sliced(
         return file.read().decode().splitlines(True)
 
 
+@contextmanager
+def parts_of(size: int) -> Iterator[None]:
+    """Logs are read in parts of so many bytes, eight of which are one block."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(composed, "_SMALLEST", size)
+        patch.setattr(composed, "_LARGEST", size)
+        yield
+
+
+part_sizes = st.sampled_from([1, 40, 100, 300, 8192])
 files = st.lists(
     st.tuples(st.lists(line, max_size=30), st.sampled_from([b"", b"torn"])), min_size=1, max_size=4
 )
 
 
 @settings(max_examples=150, deadline=None)
-@given(files)
+@given(files, part_sizes)
 def test_the_same_lines_in_the_same_order(
-    tmp_path_factory: pytest.TempPathFactory, files: list[tuple[Lines, bytes]]
+    tmp_path_factory: pytest.TempPathFactory, files: list[tuple[Lines, bytes]], part: int
 ) -> None:
     contents = [log(lines, rank, torn) for rank, (lines, torn) in enumerate(files)]
     logs = logs_in(tmp_path_factory.mktemp("composed"), contents)
-    assert fast(logs) == careful(logs)
+    with parts_of(part):
+        assert fast(logs) == careful(logs)
 
 
 @settings(max_examples=100, deadline=None)
-@given(files, st.integers(20, 1000), st.integers(2, 4))
+@given(files, st.integers(20, 1000), st.integers(2, 4), part_sizes)
 def test_slices_of_time_are_the_same_lines_in_the_same_order(
     tmp_path_factory: pytest.TempPathFactory,
     files: list[tuple[Lines, bytes]],
     size: int,
     count: int,
+    part: int,
 ) -> None:
     contents = [log(lines, rank, torn) for rank, (lines, torn) in enumerate(files)]
     logs = logs_in(tmp_path_factory.mktemp("sliced"), contents)
-    assume(cuts(readers(logs), size))
-    assert sliced(logs, size, count) == careful(logs)
+    if cuts(readers(logs), size):
+        with parts_of(part):
+            assert sliced(logs, size, count) == careful(logs)
+
+
+@given(st.lists(st.integers(0, 59_999_999), min_size=1))
+def test_numbers_of_times_compare_as_the_times_do(micros: list[int]) -> None:
+    keys = [key_of(f"2026-11-21T00:47:{x // 10**6:02d}.{x % 10**6:06d}Z") for x in micros]
+    assert are_keys(keys) and not are_keys([*keys[:-1], keys[-1][1:]])
+    found = numbers(keys)
+    assert sorted(range(len(keys)), key=found.__getitem__) == sorted(
+        range(len(keys)), key=keys.__getitem__
+    )
 
 
 def contents_of(count: int, files: int, text: Callable[[int], str]) -> list[bytes]:
@@ -178,14 +207,41 @@ def test_what_a_process_cannot_read_is_an_error_of_the_command(tmp_path: Path) -
 
     class Gone(LogReader):
         def standing(self, state: State) -> LogReader:
-            self.path.unlink()
-            self.path.mkdir()
+            with suppress(OSError):  # the other process did it
+                self.path.unlink()
+                self.path.mkdir()
             return super().standing(state)
 
     made[1] = Gone(logs[1].path, 1)
     with tempfile.TemporaryFile() as file, pytest.raises(UserError, match="rank-00001"):
         output = Output(file.fileno(), "utf-8", "strict")
         write_everything(made, TextLines(logs, colour=False), output, count=2, size=30_000)
+
+
+def test_a_log_that_is_deleted_meanwhile_ends_there(tmp_path: Path) -> None:
+    logs = logs_in(tmp_path, contents_of(24_000, 3, lambda i: "y" * 50))
+    whole = careful(logs)
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        with suppress(BaseException):
+            lines, output = TextLines(logs, colour=False), Output(writing)
+            code = not write_everything(readers(logs), lines, output, count=2, size=300_000)
+        os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as file:
+        first = [file.readline() for _ in range(10)]  # more follows than the pipe holds
+        logs[1].path.unlink()
+        shown = [*first, *file]
+    assert os.waitpid(pid, 0)[1] == 0
+    for rank in range(3):
+        mine = [line for line in shown if line.startswith(f"[{rank} ")]
+        all_mine = [line for line in whole if line.startswith(f"[{rank} ")]
+        assert mine == all_mine[: len(mine)]
+        assert (len(mine) < len(all_mine)) is (rank == 1)
+    numbers = [int(line.partition("] ")[2].split()[0]) for line in shown]
+    assert numbers == sorted(numbers)
 
 
 def test_a_full_disk_is_an_error_of_the_command(tmp_path: Path) -> None:

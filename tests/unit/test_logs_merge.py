@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from orchestrator.agent.stamp import Stamper
 from orchestrator.logs.line import MARK, STAMP, TEXT, Entry, parse, parts, stamp_of
 from orchestrator.logs.merge import merge
-from orchestrator.logs.reader import LONGEST, LogReader
+from orchestrator.logs.pieces import LONGEST
+from orchestrator.logs.reader import LogReader
 
 START = 1_795_000_000
 
@@ -194,7 +195,7 @@ def test_an_hour_of_a_bar_is_not_kept_in_memory(tmp_path: Path) -> None:
     reader = LogReader(path, 0)
     while reader.read() is not None:
         (entry,) = reader.states()
-        assert sum(len(text) for text in reader._held.values()) < 128 * 1024
+        assert sum(len(text) for _, text in reader.state.held) < 128 * 1024
     assert entry[2][TEXT:] == "=" * 1000
 
 

@@ -17,8 +17,9 @@ from orchestrator.agent.rank_log import RankLog
 from orchestrator.agent.stamp import Clock, Stamper
 from orchestrator.logs.discovery import number_of, parts
 from orchestrator.logs.line import STAMP, TEXT, stamp_of
+from orchestrator.logs.position import Position
 from orchestrator.logs.raw import RawLog
-from orchestrator.logs.reader import LogReader, Position
+from orchestrator.logs.reader import LogReader
 from orchestrator.logs.seek import offset_of_last, offset_since
 from orchestrator.logs.stored import Stored
 from orchestrator.spec.checks.finding import Context

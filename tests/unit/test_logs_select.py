@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from orchestrator.errors import NotFound, UserError
 from orchestrator.logs.line import STAMP, TEXT, stamp_of
 from orchestrator.logs.moment import moment
-from orchestrator.logs.reader import START as BEGIN
-from orchestrator.logs.reader import LogReader, Position
+from orchestrator.logs.position import START as BEGIN
+from orchestrator.logs.position import Position
+from orchestrator.logs.reader import LogReader
 from orchestrator.logs.seek import offset_of_last, offset_since
 from orchestrator.logs.select import Numbers, Selection, discover, select, spoken
 from orchestrator.runs.layout import RunLayout

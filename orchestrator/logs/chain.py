@@ -1,0 +1,79 @@
+"""The parts of one rank's log, one after the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.logs.discovery import PartName, number_of, parts
+from orchestrator.logs.stored import Stored
+
+
+class Chain:
+    """Stands at one part, `file`, whose number is `part`. `first`: path of the first one."""
+
+    def __init__(self, first: Path, part: int) -> None:
+        self.first = first
+        self.part = part
+        self.file = Stored(part_path(first, part))
+        self._later: list[int] | None = None
+        self._told_damage = False
+
+    @property
+    def rotates(self) -> bool:
+        """Whether it is known to have more than one part."""
+        return self.part > 0 or bool(self._later)
+
+    @property
+    def is_one_file(self) -> bool:
+        """Whether all of the log is in its first part, and that is not compressed."""
+        name = PartName.of(self.first.name)
+        return name is not None and parts(self.first.parent, name.rank) == (self.first,)
+
+    def announce(self, part: int) -> None:
+        """There is such a part."""
+        if part > self.part and part not in (self._later or ()):
+            self._later = sorted([*(self._later or ()), part])
+
+    def look_for_next(self) -> None:
+        """At the end of a part: has the log gone on in the next one?"""
+        if self.rotates and part_path(self.first, self.part + 1).exists():
+            self.announce(self.part + 1)
+
+    def has_next(self) -> bool:
+        if self._later is None:
+            self._later = _later_parts(self.first, self.part)
+        return bool(self._later)
+
+    def turn(self) -> str | None:
+        """To the next part that the cap has left there, or the newest; which ones are missing
+        between."""
+        before, later = self.part, self._later or []
+        while True:
+            self.part = later.pop(0)
+            self.file = Stored(part_path(self.first, self.part))
+            if not later or self.file.size() is not None:
+                break
+        self._told_damage = False
+        if self.part == before + 1:
+            return None
+        gap = f"{before + 1} to {self.part - 1}" if self.part > before + 2 else f"{before + 1}"
+        return f"part {gap} of this log was dropped (logging.max)"
+
+    def damage(self) -> str | None:
+        """Of the present part, once it was met; told once."""
+        if self.file.damaged is None or self._told_damage:
+            return None
+        self._told_damage = True
+        return f"{self.file.plain.name}.gz is damaged from here on"
+
+
+def part_path(first: Path, number: int) -> Path:
+    """The plain file of a part, from the path of the first one."""
+    name = PartName.of(first.name)
+    return first.with_name(name._replace(number=number).text) if name and number else first
+
+
+def _later_parts(first: Path, after: int) -> list[int]:
+    name = PartName.of(first.name)
+    there = parts(first.parent, name.rank) if name else ()
+    return [number for path in there if (number := number_of(path)) > after]

@@ -1,0 +1,31 @@
+"""Where merged lines go: a descriptor, and how text becomes its bytes."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+
+class Output(NamedTuple):
+    descriptor: int
+    encoding: str = "utf-8"
+    errors: str = "strict"
+
+    @property
+    def keeps_ascii(self) -> bool:
+        """Whether ASCII text is written as it is, as by UTF-8 and not by UTF-16."""
+        return self.encode("[0 a]\n") == b"[0 a]\n"
+
+    def encode(self, text: str) -> bytes:
+        return text.encode(self.encoding, self.errors)
+
+    def write(self, data: bytes) -> None:
+        """All of it. Raises OSError."""
+        write_all(self.descriptor, data)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
