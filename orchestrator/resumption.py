@@ -84,14 +84,10 @@ def prepare_resumption(
     if prepared.loaded.spec.checkpoint.resume == "auto":
         checkpoint, damaged = _continued(layout.checkpoints, resume_from)
     numbers = [one.number for one in submissions(observed.events)]
-    return Resumption(
-        prepared,
-        1 + max(numbers, default=0),
-        attempt,
-        checkpoint,
-        damaged,
-        _changes(before, plan, prepared),
-    )
+    changes = _changes(before, plan, prepared)
+    if checkpoint is None and from_step is None and not changes:
+        _refuse_to_do_it_again(observed)
+    return Resumption(prepared, 1 + max(numbers, default=0), attempt, checkpoint, damaged, changes)
 
 
 def resume(resumption: Resumption, environ: Mapping[str, str] = os.environ) -> str:
@@ -159,6 +155,16 @@ def _refuse_unless_ended(run: Observed, troubles: tuple[str, ...]) -> None:
         raise Conflict(
             f"{run.record.run_id} may not have ended: it is {state.words}",
             hint=f"`ptx cancel {name}` makes sure of its end; then resume it.",
+        )
+
+
+def _refuse_to_do_it_again(run: Observed) -> None:
+    if run.state.state == State.COMPLETED:
+        name = name_of(run.layout)
+        raise Conflict(
+            f"{run.record.run_id} has completed and left no checkpoint to go on from.",
+            hint=f"`ptx resume {name} --from 0` does all of it once more, in the same folder; "
+            "`ptx submit` begins a new run.",
         )
 
 

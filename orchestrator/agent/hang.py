@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.agent.first_step import silence_allowed
 from orchestrator.agent.printing import Printing
 
 _LOOK = 2.0
@@ -25,23 +26,21 @@ _FAR_LOOKS = 8
 """Looks at other nodes' logs within `hang_after`, at most."""
 _READER = 0
 """The node whose agent judges by what the ranks of all nodes print."""
-_SPEAKS = (b"orchestrator.training", b"PTX_STEP_FILE")
-"""What a script that reports its steps has in it."""
 
 
 class Hang:
     """Asked from time to time while the ranks run.
 
-    A script that reports its steps hangs when it made none for `restart.hang_after`, after its
-    first one. Any other script is judged by what the ranks of all nodes print, by one node's agent:
-    nothing for so long, after their first words.
+    Ranks that touched the step file hang when they made no step for `restart.hang_after`. Until
+    then they are judged by what those of all nodes print, by one node's agent: nothing for as long
+    as `silence_allowed` says, after their first words.
     """
 
     def __init__(self, node_dir: Path, node: int, plan: Mapping[str, Any], step_file: Path) -> None:
         self._after = (plan.get("restart") or {}).get("hang_after")
+        self._silence = None if self._after is None else silence_allowed(plan, float(self._after))
         self._node = node
         self._step_file = step_file
-        self._prints_only = self._after is not None and not reports_steps(plan)
         self._notice = node_dir.parent / "hang.json"
         nodes = int(plan.get("nodes") or 1)
         self._alone = nodes == 1
@@ -68,8 +67,9 @@ class Hang:
         if look:
             self._next_look = now + min(_LOOK, float(self._after or 0) / 4)
         if self._stands_still(now, look=look):
-            what = "printed anything" if self._judged_by_output() else "made a step"
-            self.message = f"no rank here {what} for {self._after} s"
+            self.message = f"no rank here made a step for {self._after} s"
+            if self._judged_by_output():
+                self.message = f"no rank here printed anything for {self._silence:g} s"
             self._due = now + (0.0 if self._alone else self._announce())
         elif look and not self._alone and (told := self._told()) is not None:
             node, wait = told
@@ -85,7 +85,7 @@ class Hang:
 
     def _is_silent(self, now: float) -> bool:
         """Whether no rank of any node prints. Other nodes are asked once this one's are silent."""
-        after = float(self._after or 0)
+        after = float(self._silence or 0)
         far = self._still > after / 2 and now >= self._next_far_look
         if far:
             self._next_far_look = now + after / _FAR_LOOKS
@@ -100,7 +100,7 @@ class Hang:
         return self._still
 
     def _judged_by_output(self) -> bool:
-        return self._prints_only and _mtime(self._step_file) is None
+        return self._silence is not None and _mtime(self._step_file) is None
 
     def _announce(self) -> float:
         """Tell the other nodes; seconds until all of them take their stacks."""
@@ -127,19 +127,6 @@ class Hang:
         if given < self._begun - _STALE:
             return None
         return node, min(max(0.0, at - time.time()), _SETTLE)
-
-
-def reports_steps(plan: Mapping[str, Any]) -> bool:
-    """Whether the script touches PTX_STEP_FILE, as those do that use ptx's training library. What
-    is no script that can be read is given the benefit of the doubt."""
-    script = next((word for word in plan.get("entrypoint") or () if word.endswith(".py")), None)
-    if script is None:
-        return True
-    try:
-        text = (Path(str(plan.get("workdir") or "")) / script).read_bytes()
-    except OSError:
-        return True
-    return any(word in text for word in _SPEAKS)
 
 
 def _mtime(path: Path) -> int | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from orchestrator.diagnose.aftermath import LAST_WORDS
 from orchestrator.diagnose.match import Match
 from orchestrator.diagnose.root import Case, Root
 from orchestrator.diagnose.stacks import main_stack, own_frame
 from orchestrator.diagnose.tail import Tail
 from orchestrator.diagnose.verdict import Evidence, First, Others
 from orchestrator.diagnose.witness import Witness
+from orchestrator.logs.line import stamp_of
 
 _FRAME = re.compile(r'^ +File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in .*)?$')
 _MESSAGE = 300
@@ -46,7 +48,7 @@ def first_of(witness: Witness) -> First:
     record = witness.record
     lines = [line for line in (record.last_lines if record else ()) if line.strip()]
     message = record.exception_message if record else ""
-    kind = record.exception_type if record else ""
+    kind = record.exception_type if record and witness.survived is None else ""
     said = (
         f"{kind}: {message}".removesuffix(": ") if kind else witness.reported or (lines or [""])[-1]
     )
@@ -63,6 +65,25 @@ def first_of(witness: Witness) -> First:
         _short(said),
         record.ended if record else None,
     )
+
+
+def unexplained(witness: Witness) -> str:
+    """Of a rank that left without a word on why: a clause that follows `rank 1 exited with 3`.
+    Empty where its last line may be that word."""
+    outlived = witness.survived
+    if outlived is not None:
+        many = {0: "", 1: "1 line"}.get(outlived.lines, f"{outlived.lines} lines")
+        before = f"{many or f'{outlived.seconds:.0f} s'} earlier"
+        before = f"more than {before}" if outlived.index is None else before
+        return f"and printed nothing that explains it; {before} it logged {_short(outlived.text)}"
+    tail = witness.tail
+    spoken = [i for i, line in enumerate(tail.lines) if line.strip()] if tail else []
+    if tail is None or not spoken or witness.exception or witness.signal is not None:
+        return ""
+    if not tail.times[spoken[-1]] or tail.times[spoken[-1]] >= stamp_of(witness.ended - LAST_WORDS):
+        return ""
+    said = _short(tail.lines[spoken[-1]])
+    return f"and printed nothing in its last {LAST_WORDS:.0f} s; the line before that is: {said}"
 
 
 def _short(text: str) -> str:
@@ -85,7 +106,12 @@ def _said(case: Case, witness: Witness) -> list[Evidence]:
     if tail is None or index is None:
         return []
     path = str(tail.path.relative_to(case.layout.root))
-    return [Evidence(path, tail.number(index), tail.lines[index], witness.rank)]
+    rows = [Evidence(path, tail.number(index), tail.lines[index], witness.rank)]
+    outlived = witness.survived.index if witness.survived is not None else None
+    if outlived is not None and outlived != index:
+        line = tail.lines[outlived]
+        rows.append(Evidence(path, tail.number(outlived), line, witness.rank))
+    return rows
 
 
 def _index(witness: Witness, tail: Tail) -> int | None:

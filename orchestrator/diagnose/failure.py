@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from orchestrator.diagnose import hang
-from orchestrator.diagnose.evidence import evidence_of, first_of, line_of, others_of
+from orchestrator.diagnose.evidence import (
+    evidence_of,
+    first_of,
+    line_of,
+    others_of,
+    unexplained,
+)
 from orchestrator.diagnose.match import Ending, Match, explain
 from orchestrator.diagnose.recorder import stands
 from orchestrator.diagnose.root import Case, Root, find_root
 from orchestrator.diagnose.rules import Rule
 from orchestrator.diagnose.tail import Tail, read_tail
-from orchestrator.diagnose.verdict import Stand, Verdict
+from orchestrator.diagnose.verdict import First, Stand, Verdict
 from orchestrator.diagnose.witness import Witness, witnesses
 from orchestrator.runs.observe import Observed
 from orchestrator.runs.state import RunState, State
@@ -29,15 +35,17 @@ def of_attempt(run: Observed, state: RunState, rules: tuple[Rule, ...]) -> Verdi
     if any(node.reason == "hang" for node in state.nodes):
         return hang.verdict(case, found)
     root = find_root(case, found)
-    told = _by_scheduler(state, rules)
+    told = None if _is_hearsay(run, state) else _by_scheduler(state, rules)
     if told is not None and not _says_so_itself(state, root):
         return _scheduled(case, state, told, _victim(state, found, root))
     if root is None or (root.first.told_to_end and root.heard is None):
         return _by_launcher(run, case, state, root)
-    return _by_rank(case, state, root, found)
+    return _by_rank(run, case, state, root, found)
 
 
-def _by_rank(case: Case, state: RunState, root: Root, found: Sequence[Witness]) -> Verdict:
+def _by_rank(
+    run: Observed, case: Case, state: RunState, root: Root, found: Sequence[Witness]
+) -> Verdict:
     speaker = root.heard or root.first
     match, elsewhere = speaker.match, None
     if match is None or not match.text or match.rule.vague:
@@ -45,16 +53,17 @@ def _by_rank(case: Case, state: RunState, root: Root, found: Sequence[Witness]) 
     if elsewhere is not None:
         match = elsewhere[1]
     named = match.rule.state if match else _class_of(state)
+    if match is None and _is_hearsay(run, state) and unexplained(root.first):
+        named = State.FAILED.value
     first = first_of(root.first)
     cause = match.cause if match else ""
-    words = [_blame(root), cause or first.message]
     evidence = evidence_of(case, root, speaker)
     if elsewhere is not None:
         evidence = (line_of(case, *elsewhere), *evidence)
     return Verdict(
         "failed",
         named,
-        sentence(": ".join(word for word in words if word)),
+        sentence(_told(root, cause, first)),
         case.attempt,
         first,
         root.first.node,
@@ -66,6 +75,15 @@ def _by_rank(case: Case, state: RunState, root: Root, found: Sequence[Witness]) 
         unsure=root.unsure,
         stands=_stands(case, root, speaker),
     )
+
+
+def _told(root: Root, cause: str, first: First) -> str:
+    """`rank 3 on node 1 exited with 1: CUDA ...`; a rank that said nothing of its end is not given
+    words that it said long before."""
+    quiet = "" if cause or root.heard not in (None, root.first) else unexplained(root.first)
+    if quiet:
+        return f"{_blame(root)} {quiet}"
+    return ": ".join(word for word in (_blame(root), cause or first.message) if word)
 
 
 def _stands(case: Case, root: Root, speaker: Witness) -> tuple[Stand, ...]:
@@ -100,6 +118,14 @@ def _says_so_itself(state: RunState, root: Root | None) -> bool:
     """A rank's own words, with which the class agrees, say more than the class."""
     match = root.first.match if root and root.first.by_itself else None
     return bool(match and match.text and match.rule.state == state.state.value)
+
+
+def _is_hearsay(run: Observed, state: RunState) -> bool:
+    """Where the scheduler has not said it, the agent took out of memory from a rank's words."""
+    name = State.OUT_OF_MEMORY.value
+    said = any(event.type == "job_ended" and event.text("state") == name for event in run.events)
+    asked = run.job is not None and run.job.state.value == name
+    return state.state.value == name and not said and not asked
 
 
 def _victim(state: RunState, found: Sequence[Witness], root: Root | None) -> Witness | None:

@@ -42,8 +42,17 @@ class Pace:
     """The file's time."""
     step: int | None
     usual: float | None
+    longest: float
+    """Between any two of them: what took so long once, as an evaluation, may again."""
     line: str
     number: int | None
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a report that are nothing unusual."""
+        if self.usual is None:
+            return UNREPORTED
+        return max(LEAST, INTERVALS * self.usual, 2 * self.longest)
 
 
 def standstill(run: Observed, verdict: Verdict) -> Verdict | None:
@@ -86,15 +95,17 @@ def _still(
     run: Observed, verdict: Verdict, attempt: int, nodes: list[int], now: float
 ) -> Verdict | None:
     pace = _pace(run.layout, attempt)
-    logs = list(_logs(run.layout, attempt, nodes))
-    spoke = max(logs, default=None)
+    spoke = max(_logs(run.layout, attempt, nodes), default=None)
+    silence = None if spoke is None else now - spoke[0]
     if pace is not None:
-        limit = max(LEAST, INTERVALS * pace.usual) if pace.usual is not None else UNREPORTED
-        quiet = now - pace.last
-        before = f"; before, a report came every {_age(pace.usual)}" if pace.usual else ""
-        what = f"no step was reported for {_age(quiet)} (the last was {pace.step}{before})"
-    elif spoke is not None:
-        limit, quiet = UNREPORTED, now - spoke[0]
+        # A long evaluation reports no step, and goes on printing.
+        if silence is not None and silence <= LEAST:
+            return None
+        quiet, limit = now - pace.last, pace.patience
+        what = f"no step was reported for {_age(quiet)} ({_known_of(pace)})"
+        what += f", and no rank printed anything for {_age(silence)}" if silence else ""
+    elif silence is not None:
+        quiet, limit = silence, UNREPORTED
         what = f"no rank printed anything for {_age(quiet)}"
     else:
         return None
@@ -110,6 +121,11 @@ def _still(
         next=_next(run.layout),
         evidence=_evidence(run.layout, pace, spoke),
     )
+
+
+def _known_of(pace: Pace) -> str:
+    before = f"; before, a report came every {_age(pace.usual)}" if pace.usual else ""
+    return f"the last was {pace.step}{before}"
 
 
 def _next(layout: RunLayout) -> str:
@@ -152,6 +168,7 @@ def _pace(layout: RunLayout, attempt: int) -> Pace | None:
         written,
         None if step is None else int(step),
         statistics.median(gaps) if gaps else None,
+        max(gaps, default=0.0),
         tail.lines[index],
         tail.number(index),
     )

@@ -69,6 +69,14 @@ class Tail:
         rest = self.lines[start + 1 :]
         return next((line for line in rest if line[:1] not in ("", " ", "\t")), "")
 
+    def last_exception(self) -> int | None:
+        """Which line says what the last traceback ended in."""
+        headers = [i for i, line in enumerate(self.lines) if _HEADER.match(line)]
+        if not headers:
+            return None
+        rest = range(headers[-1] + 1, len(self.lines))
+        return next((i for i in rest if self.lines[i][:1] not in ("", " ", "\t")), None)
+
     def number(self, index: int) -> int | None:
         """Which line of the file `lines[index]` is, from 1; None in a file too long to count."""
         before = _newlines(self.path, self.offset)

@@ -18,7 +18,7 @@ from orchestrator.runs.attempts import history
 from orchestrator.runs.facts import gather
 from orchestrator.runs.observe import Observed
 from orchestrator.runs.state import RunState, State
-from orchestrator.runs.words import sentence
+from orchestrator.runs.words import clause, sentence
 
 
 def one_line(run: Observed, rules: Sequence[Rule] | None = None) -> str:
@@ -51,18 +51,18 @@ def why(
 def _of(run: Observed, state: RunState, rules: tuple[Rule, ...]) -> Verdict:
     name = state.state.value
     if state.state is State.COMPLETED:
-        return Verdict("completed", name, sentence(f"nothing failed: {state.reason}"))
+        return Verdict("completed", name, sentence(f"nothing failed: {clause(state.reason)}"))
     if state.state in (State.PENDING, State.SUBMITTING):
         return Verdict("waiting", name, state.reason, state.attempt)
     if state.attempt is None or not state.nodes:
         return _without_nodes(run, state, rules)
     if state.state is State.CANCELLED:
-        words = sentence(f"nothing failed: {state.reason}")
+        words = sentence(f"nothing failed: {clause(state.reason)}")
         return Verdict("ended", name, words, state.attempt)
     if state.state.ended or state.failure is not None:
         return of_attempt(run, state, rules)
     if state.state is State.RUNNING:
-        words = sentence(f"nothing has failed so far: {state.reason}")
+        words = sentence(f"nothing has failed so far: {clause(state.reason)}")
         return Verdict("running", name, words, state.attempt)
     return Verdict("unknown", name, sentence(state.words), state.attempt)
 

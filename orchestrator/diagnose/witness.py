@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from orchestrator.diagnose.aftermath import LAST_WORDS, Survived, survived
 from orchestrator.diagnose.match import Ending, Match, explain
 from orchestrator.diagnose.memory import nearly_full
 from orchestrator.diagnose.rules import Rule
@@ -24,9 +25,6 @@ _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 _LATE_KILL = 1.5
 """Seconds after another rank's failure at which a SIGKILL is the launcher's or the agent's."""
 _SAID_ON_EXIT = 20
-LAST_WORDS = 10.0
-"""Of a rank that left without an exception only what it said so many seconds before counts: what
-it said earlier it has survived."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,8 @@ class Witness:
     """What its agent said of its end."""
     late: bool = False
     """Others of its node had failed well before."""
+    survived: Survived | None = None
+    """The exception in its record, where its log shows that it went on after it."""
 
     @property
     def signal(self) -> int | None:
@@ -64,6 +64,8 @@ class Witness:
         record = self.record
         if self.led_to:
             return self.led_to
+        if self.survived is not None:
+            return ""
         if record is None:
             return plain(self.reported)
         if not record.exception_type:
@@ -135,8 +137,11 @@ def with_log(witness: Witness, layout: RunLayout, attempt: int, rules: Iterable[
     if witness.node is None:
         return witness
     tail = read_rank_tail(layout.node(attempt, witness.node), witness.rank)
-    seen = judged(replace(witness, tail=tail), rules)
-    if seen.match is None or not seen.match.rule.echo:
+    outlived = None
+    if witness.exception and witness.record is not None:
+        outlived = survived(tail, witness.exception, witness.code, witness.ended)
+    seen = judged(replace(witness, tail=tail, survived=outlived), rules)
+    if outlived is not None or seen.match is None or not seen.match.rule.echo:
         return seen
     first = tail.first_exception()
     before = (
@@ -150,6 +155,9 @@ def _ending(witness: Witness) -> Ending:
     if tail is not None and tail.lines:
         silent = not witness.exception and witness.signal is None and record is not None
         said = tail.since(stamp_of(witness.ended - LAST_WORDS)) if silent else tail.lines
+        if witness.survived is not None:
+            past = (witness.survived.index or 0) + 1
+            said = ("",) * past + tuple(said[past:])
         chain = tail.chain()
     else:
         lines = record.last_lines if record else ()

@@ -18,6 +18,8 @@ from orchestrator.runs.state import NodeState
 
 SILENT = 90.0
 """Seconds without a heartbeat that are worth a word: three of them."""
+_REPORTS = 256 << 10
+"""Bytes of metrics.jsonl at its end: hundreds of reports, of which the last twenty count."""
 STALE = 60.0
 """Seconds after which a sample tells nothing of now."""
 
@@ -85,7 +87,7 @@ class Board:
 
     def __init__(self, layout: RunLayout, clock: Callable[[], float] = time.time) -> None:
         self._layout, self._clock = layout, clock
-        self._metrics = MetricsTail(layout)
+        self._metrics = MetricsTail(layout, last=_REPORTS)
 
     def look(self, run: Observed) -> Snapshot:
         """Of the newest attempt. Raises UserError where the run folder cannot be read."""

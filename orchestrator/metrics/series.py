@@ -141,20 +141,27 @@ def _opened(path: Path) -> BinaryIO:
     return open(descriptor, "rb")  # noqa: PTH123 - a descriptor; the caller closes it
 
 
+def report_of(attempt: int, record: object) -> Report | None:
+    """None for what is no report of this version."""
+    if not isinstance(record, dict) or record.get("v") != VERSION:
+        return None
+    step, t = _whole(record.get("step")), record.get("t")
+    if step is None or isinstance(t, bool) or not isinstance(t, int | float):
+        return None
+    start = _whole(record.get("start_step")) or 0
+    known = 0 <= t < LATEST and start <= step
+    return Report(attempt, step, start, float(t), record) if known else None
+
+
 def _of_attempt(attempt: int, file: BinaryIO) -> Iterator[Report]:
     for line in _lines(file):
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if not isinstance(record, dict) or record.get("v") != VERSION:
-            continue
-        step, t = _whole(record.get("step")), record.get("t")
-        if step is None or isinstance(t, bool) or not isinstance(t, int | float):
-            continue
-        start = _whole(record.get("start_step")) or 0
-        if 0 <= t < LATEST and start <= step:
-            yield Report(attempt, step, start, float(t), record)
+        report = report_of(attempt, record)
+        if report is not None:
+            yield report
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:

@@ -6,30 +6,96 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, islice
 from typing import Any
 
+from orchestrator.errors import NotFound
+from orchestrator.logs.discovery import attempts
+from orchestrator.metrics.lines import last_lines
+from orchestrator.metrics.series import Report, report_of
 from orchestrator.metrics.series import reports as every_report
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.words import printable
 
 Record = Mapping[str, Any]
+_TAILS = (64 << 10, 4 << 20)
+"""Bytes at the end of a file: a report is about 1 KiB, what is longer than 1 MiB is none."""
 
 
-def reports(layout: RunLayout) -> list[dict[str, Any]]:
-    """Every report with the number of its attempt, without those that a later attempt, or a start
-    in place, has undone. Raises UserError where the run folder cannot be read."""
-    kept: list[dict[str, Any]] = []
-    begun: tuple[int, int] | None = None
-    for report in every_report(layout):
-        if (report.attempt, report.start_step) != begun:
-            begun = (report.attempt, report.start_step)
-            while kept and kept[-1]["step"] > report.start_step:
-                kept.pop()
-        while kept and kept[-1]["step"] >= report.step:
-            kept.pop()
-        fields = {key: _finite(value) for key, value in report.record.items() if key != "v"}
-        kept.append({"attempt": report.attempt, **fields})
-    return kept
+class Table:
+    """The reports that stand: without those that a later attempt, or a start in place, has undone.
+
+    The files are read once for what stands, and once more for each time the reports are asked for:
+    a report is in memory only while it is looked at.
+    """
+
+    def __init__(self, layout: RunLayout) -> None:
+        """Raises UserError where the run folder cannot be read."""
+        self._layout = layout
+        self._count = 0
+        self._undone: list[tuple[int, int]] = []
+        """How many reports were there when all beyond a step were undone, and that step."""
+        keys: dict[str, None] = {}
+        begun, highest = None, -1
+        for report in every_report(layout):
+            start = (report.attempt, report.start_step)
+            least = report.step - 1 if start == begun else min(report.step - 1, report.start_step)
+            if least < highest:
+                self._undone.append((self._count, least))
+            begun, highest = start, report.step
+            self._count += 1
+            keys |= dict.fromkeys(_flat(_fields(report)))
+        self._columns = tuple(keys)
+
+    def __bool__(self) -> bool:
+        return self._count > 0
+
+    def __iter__(self) -> Iterator[Record]:
+        """In the order of their steps, each with the number of its attempt. Raises NotFound where
+        some of them went away."""
+        limits = _limits(self._undone)
+        ahead, number = next(limits), -1
+        # What was reported since the first look may undo what was given out already.
+        for number, report in enumerate(islice(every_report(self._layout), self._count)):
+            while number >= ahead[0]:
+                ahead = next(limits)
+            if report.step <= ahead[1]:
+                yield _fields(report)
+        if number + 1 < self._count:
+            raise NotFound(f"Reports of {self._layout.run_id} went away while they were read.")
+
+    def csv_lines(self) -> Iterator[str]:
+        """A header and a line a report, ended by newlines. Null is empty; lists are left out: of
+        slow ranks there are the slowest one and its seconds."""
+        if self:
+            yield _line(self._columns)
+        for record in self:
+            flat = _flat(record)
+            yield _line([_text(flat.get(column)) for column in self._columns])
+
+
+def _limits(undone: Sequence[tuple[int, int]]) -> Iterator[tuple[float, float]]:
+    """Up to which report (exclusive) which highest step stands."""
+    steps = [step for _, step in undone]
+    least = list(accumulate(reversed(steps), min))[::-1]
+    yield from zip((count for count, _ in undone), least, strict=True)
+    yield math.inf, math.inf
+
+
+def newest(layout: RunLayout) -> Record | None:
+    """The last report, from the end of its file. Raises UserError as `Table` does."""
+    for attempt in reversed(attempts(layout)):
+        for size in _TAILS:
+            for line in reversed(last_lines(layout.metrics(attempt), size, counted=0)):
+                report = report_of(attempt, line.record)
+                if report is not None:
+                    return _fields(report)
+    return None
+
+
+def _fields(report: Report) -> Record:
+    fields = {key: _finite(value) for key, value in report.record.items() if key != "v"}
+    return {"attempt": report.attempt, **fields}
 
 
 def _finite(value: Any) -> Any:
@@ -41,17 +107,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(one) for key, one in value.items()}
     return value
-
-
-def csv_lines(records: Sequence[Record]) -> Iterator[str]:
-    """A header and a line a report, ended by newlines. Null is empty; lists are left out: of slow
-    ranks there are the slowest one and its seconds."""
-    columns = list(dict.fromkeys(key for record in records for key in _flat(record)))
-    if columns:
-        yield _line(columns)
-    for record in records:
-        flat = _flat(record)
-        yield _line([_text(flat.get(column)) for column in columns])
 
 
 def newest_lines(record: Record) -> list[str]:

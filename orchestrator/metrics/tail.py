@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,9 @@ class MetricsTail:
     """Reads what was added to the newest attempt's metrics.jsonl since the last look."""
 
     layout: RunLayout
+    last: int | None = None
+    """Bytes at the end of a file that are enough; None for all of it. Losses are then those that
+    stand there."""
     progress: Progress = field(default_factory=Progress)
     record: dict[str, Any] = field(default_factory=dict)
     """The last report as it stands there; {} before the first one of the newest attempt."""
@@ -89,6 +93,10 @@ class MetricsTail:
     def _start(self, attempt: int | None) -> None:
         """A new attempt: its steps may begin anew; the losses so far remain in the picture."""
         self._attempt, self._offset = attempt, 0
+        if self.last is not None and attempt is not None:
+            with suppress(OSError):
+                size = os.stat(self.layout.metrics(attempt)).st_size  # noqa: PTH116
+                self._offset = max(0, size - self.last)  # half a line is no report
         self._recent.clear()
         self.record = {}
 

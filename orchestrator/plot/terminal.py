@@ -102,7 +102,20 @@ def _summary(run: Drawn, number: int, runs: Sequence[Drawn], look: Look) -> list
         if len(restarts) <= 4
         else [indent + _paint(f"{dotted} {len(restarts)} restarts", "dim", look)]
     )
-    return [mark + "  ".join(parts), *shown]
+    first, *rest = _packed(parts, look.width - len(indent))
+    return [mark + first, *(f"  {indent}{line}" for line in rest), *shown]
+
+
+def _packed(parts: Sequence[str], width: int) -> list[str]:
+    """Side by side, on further lines where there is no room for them."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        joined = f"{lines[-1]}  {part}"
+        if len(joined) <= width - 2 * (len(lines) > 1):
+            lines[-1] = joined
+        else:
+            lines.append(part)
+    return lines
 
 
 def _numbers(run: Drawn) -> list[str]:

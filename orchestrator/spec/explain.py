@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from orchestrator.spec import suggest
+from orchestrator.spec.complaint import Complaint
 from orchestrator.spec.compose import Mapping, Node, Sequence
 from orchestrator.spec.diagnostics import Diagnostic
 from orchestrator.spec.fields import spec_fields
 from orchestrator.spec.locate import Location, Place, locate
-from orchestrator.spec.sentences import Complaint, sentence
+from orchestrator.spec.sentences import sentence
 from orchestrator.spec.words import closest, shown
 
 # difflib takes milliseconds a key; nobody reads on after this many errors.

@@ -90,4 +90,5 @@ class Logging(Model):
     """The most that is kept of a rank's log in one attempt, as "10GB": its first file and the
     newest ones. Without `rotate` it is written in eight files."""
     compress: bool = False
-    """Pack the ranks' logs with gzip when an attempt has ended on its node."""
+    """Pack the ranks' logs with gzip when an attempt has ended on its node. The job keeps its nodes
+    meanwhile: about 6 s of a core a GB, on up to eight cores at once."""

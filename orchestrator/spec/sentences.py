@@ -4,35 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.spec.base import Refused
+from orchestrator.spec.complaint import EXPECTED, SECTION, Complaint
 from orchestrator.spec.compose import Mapping, Node, Scalar, Sequence
 from orchestrator.spec.fields import Kind, spec_fields
 from orchestrator.spec.locate import Place
 from orchestrator.spec.scalars import Trap, resolve
 from orchestrator.spec.words import closest, listed, shown
 
-_SECTION = "a section with keys of its own"
 _COMMAND_LINES = (("entrypoint", "command"), ("entrypoint", "args"), ("launcher", "args"))
 _PLAIN_WORD = re.compile(r"[A-Za-z/-][A-Za-z0-9_./=-]*")
-_EXPECTED = {
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "string_type": "text",
-    "list_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": _SECTION,
-    "model_attributes_type": _SECTION,
-    "path_type": "a path",
-    "none_required": "empty",
-}
 _BOUNDS = {
     "greater_than_equal": ("ge", "at least"),
     "greater_than": ("gt", "more than"),
@@ -56,27 +39,6 @@ _WAY_OUT_OF = {
     "setup": "write each shell line as an item of its own, without control characters",
     "secrets": "write the names alone; values are taken from your environment at submit",
 }
-
-
-@dataclass
-class Complaint:
-    """What pydantic says of one place; a union says it once for each of its members."""
-
-    place: Place
-    first: Any
-    expected: list[str] = field(default_factory=list)
-    choices: list[str] = field(default_factory=list)
-
-    def add(self, error: Any) -> None:
-        if error["type"] in _EXPECTED:
-            self.expected.append(_EXPECTED[error["type"]])
-        elif error["type"] in ("literal_error", "enum"):
-            self.choices += re.findall(r"'([^']*)'", error["ctx"]["expected"]) or re.findall(
-                r"\w+", error["ctx"]["expected"].replace(" or ", " ")
-            )
-        elif self.first["type"] in _EXPECTED or self.first["type"] == "literal_error":
-            # A member of the union that took the type and refused the value says more.
-            self.first = error
 
 
 Sentence = tuple[str, str, str | None]
@@ -245,7 +207,7 @@ def _way_out(complaint: Complaint) -> str | None:
             return f"write {_as_list(path, node.text)}, or one item a line with a dash before it"
         if expected == ["true or false"] and node.value in (0, 1):
             return f"write {'true' if node.value else 'false'}"
-        if not {"a mapping", _SECTION}.isdisjoint(expected):
+        if not {"a mapping", SECTION}.isdisjoint(expected):
             return "write its keys on the lines below, indented"
         if "a whole number" in expected and isinstance(node.value, float):
             return "write it without a decimal point"
@@ -255,7 +217,7 @@ def _way_out(complaint: Complaint) -> str | None:
         return "text that holds a colon and a space needs quotes"
     if isinstance(node, Sequence) and expected == ["text"] and len(node.items) == 1:
         return "remove the brackets or the dash"
-    if isinstance(node, Sequence) and not {"a mapping", _SECTION}.isdisjoint(expected):
+    if isinstance(node, Sequence) and not {"a mapping", SECTION}.isdisjoint(expected):
         return "write `key: value` lines without dashes"
     return None
 
@@ -290,8 +252,8 @@ def plain_sentence(name: str, error: Any) -> str:
     """One of pydantic's errors about a value that is not in the spec's own models."""
     kind, context = error["type"], error.get("ctx", {})
     given = shown(str(error["input"]))
-    if kind in _EXPECTED:
-        return f"{name} must be {_EXPECTED[kind]}, not {given}"
+    if kind in EXPECTED:
+        return f"{name} must be {EXPECTED[kind]}, not {given}"
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
         return f"{name} must be {words} {context[key]}, not {given}"

@@ -18,6 +18,7 @@ from support.made_runs import MadeRun
 from support.ptx import CHECKOUT, Ptx
 
 from orchestrator.checkpoints.manifest import Manifest
+from orchestrator.errors import Conflict
 from orchestrator.runs.events import read_events
 from orchestrator.runs.layout import RunLayout
 
@@ -83,8 +84,11 @@ def test_a_run_that_failed_is_put_right_and_completes(ptx: Ptx, run: Path) -> No
     assert state["restarts"] == {}
     assert plan(run)["workdir"] == plan(run, "bundle.000")["workdir"]
     assert (run / "spec.yaml").read_text() == SPEC
+    refused = ptx("resume", "again")
+    assert refused.returncode == Conflict.exit_code
+    assert "has completed and left no checkpoint to go on from" in refused.stderr
     # And once more, from a spec that is by now the changed one.
-    again = ptx.ok("resume", "again", "--dry-run", "--json")
+    again = ptx.ok("resume", "again", "--from", "0", "--dry-run", "--json")
     told = json.loads(again)
     assert (told["attempt"], told["changes"], told["job_id"]) == (2, [], None)
 

@@ -322,7 +322,7 @@ def test_a_completed_run_has_no_cause(tmp_path: Path) -> None:
     leave(run, 0, traceback("RuntimeError: CUDA out of memory. Tried to allocate 2 GiB"))
     told = verdict(run)
     assert (told.kind, told.rule, told.cause, told.first) == ("completed", "", "", None)
-    assert told.sentence == "Nothing failed: All 2 ranks exited with 0."
+    assert told.sentence == "Nothing failed: all 2 ranks exited with 0."
 
 
 def test_a_cancelled_run_has_no_cause(make: MadeRun) -> None:

@@ -56,11 +56,12 @@ def test_a_run_that_reports_gets_on(live: MadeRun) -> None:
 
 def test_one_that_has_not_reported_for_long_stands_still(live: MadeRun) -> None:
     reports(live, every=10, last=1500)
+    quiet(live, 1400)
     verdict = told(live)
     assert (verdict.kind, verdict.state, verdict.rule) == ("running", "running", "stands-still")
     assert (
         "no step was reported for 25 min (the last was 90; before, a report came every 10 s)"
-        in (verdict.sentence)
+        ", and no rank printed anything for 23 min" in verdict.sentence
     )
     assert verdict.evidence[0].path == "attempts/000/metrics.jsonl"
     assert verdict.evidence[0].line == 10
@@ -72,7 +73,27 @@ def test_one_that_has_not_reported_for_long_stands_still(live: MadeRun) -> None:
 
 def test_one_that_reports_seldom_is_given_longer(live: MadeRun) -> None:
     reports(live, every=300, last=1500)
+    quiet(live, 3600)
     assert told(live).rule == ""
+
+
+def test_ranks_that_print_do_not_stand_still_however_long_the_report_is_due(live: MadeRun) -> None:
+    """A long evaluation after quick reports."""
+    reports(live, every=1, last=1500)
+    quiet(live, standstill.LEAST - 60)
+    assert told(live).rule == ""
+    quiet(live, standstill.LEAST + 60)
+    assert told(live).rule == "stands-still"
+
+
+def test_what_took_long_once_may_take_long_again(live: MadeRun) -> None:
+    """A silent evaluation between two reports; the newest report is older than it took."""
+    live.metrics(t=7200 - 1500 - 1000, step=0, steps=1000)
+    reports(live, every=1, last=1500)
+    quiet(live, 1500)
+    assert told(live).rule == ""
+    reports(live, every=1, last=2100)
+    assert told(live).rule == "stands-still"
 
 
 @pytest.mark.parametrize(
@@ -97,6 +118,7 @@ def test_a_run_that_has_printed_nothing_yet_is_not_blamed(tmp_path: Path) -> Non
 def test_the_time_of_the_file_server_counts_and_not_this_machines(live: MadeRun) -> None:
     """All files are an hour old by this clock, and as young as the heartbeats by the server's."""
     reports(live, every=10, last=3000)
+    quiet(live, 3000)
     for node in range(2):
         age(live.layout.node(0, node) / "heartbeat", 2995 - 2860)
     assert told(live).rule == "stands-still"
@@ -119,4 +141,5 @@ def test_damaged_reports_are_passed_over(live: MadeRun) -> None:
         b'{"v":1,\x00\n[1]\n{"t": "x", "step": []}\n' + b"[" * 2000 + b"\n" + huge + b'{"t"'
     )
     age(live.layout.metrics(0), 3600)
+    quiet(live, 3600)
     assert told(live).rule == "stands-still"

@@ -129,6 +129,6 @@ HEALTHY: tuple[Healthy, ...] = (
 )
 
 IN_TESTS = ("caught-oom", "nccl-notes", "summary-of-others", "thread-died")
-SILENT_IN_TESTS = ("nccl-notes", "child-crashed")
+SILENT_IN_TESTS = ("caught-oom", "child-crashed")
 QUIET_END = "\nif rank == 1:\n    time.sleep(12)\n    os._exit(3)\ntime.sleep(60)\n"
 """A failure without a word, long after: what was said before is no cause of it."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.node_run import LAUNCHING, SHIM, NodeRun, until
 
-from orchestrator.agent.hang import reports_steps
+from orchestrator.agent.first_step import silence_allowed
 from orchestrator.agent.processes import bearers, process_table
 
 pytestmark = pytest.mark.slow
@@ -69,9 +69,30 @@ def test_one_that_goes_on_printing_does_not_hang(make: Make) -> None:
 
 
 def test_one_that_reports_its_steps_is_not_judged_by_what_it_prints(make: Make) -> None:
-    quiet = "import time\nprint('loading')  # before PTX_STEP_FILE is touched\ntime.sleep(4)\n"
+    quiet = "import os, time\nprint('loading')\ntime.sleep(4)\nos.environ['PTX_STEP_FILE']\n"
     run = make(quiet, restart={"hang_after": 1}).start()
     assert run.wait() == 0
+
+
+def test_one_that_only_speaks_of_the_step_file_is_judged_by_what_it_prints(make: Make) -> None:
+    run = make(f"# PTX_STEP_FILE is not touched here\n{STUCK}", restart={"hang_after": 2}).start()
+    assert run.wait() == 1
+    assert run.ended()["message"] == "no rank here printed anything for 2 s"
+
+
+def test_a_touched_step_file_shows_that_steps_are_reported(make: Make) -> None:
+    """Whatever the text of the script: here a module that it imports does it."""
+    run = make("import stepping\n", restart={"hang_after": 2})
+    loop = "while time.time() < begun + {}:\n    {}\n    time.sleep(0.2)\n"
+    touches = "open(os.environ['PTX_STEP_FILE'], 'w').close()"
+    (run.bundle / "stepping.py").write_text(
+        "import os, time\nprint('ready', flush=True)\nbegun = time.time()\n"
+        + loop.format(4, touches)
+        + loop.format(60, "print('no step', flush=True)")
+    )
+    assert run.start().wait() == 1
+    assert run.ended()["message"] == "no rank here made a step for 2 s"
+    assert "no step" in run.logs()["rank-00000.log"]
 
 
 @pytest.mark.parametrize("trap", ["", "trap : EXIT; "])  # for which bash has a handler
@@ -176,20 +197,43 @@ def test_time_in_which_the_job_was_suspended_is_no_standstill(make: Make) -> Non
     assert run.ended()["reason"] == "completed"
 
 
+HALF_AN_HOUR, AT_ONCE, NEVER = 1800.0, 60.0, None
+
+
 @pytest.mark.parametrize(
-    ("text", "reports"),
+    ("text", "allowed"),
     [
-        ("import orchestrator.training", True),
-        ("open(os.environ['PTX_STEP_FILE'], 'w')", True),
-        ("import torch", False),
+        ("import orchestrator.training", NEVER),
+        ("def main():\n    from orchestrator.training.loop import Trainer", NEVER),
+        ("from orchestrator import training", NEVER),
+        ("importlib.import_module('orchestrator.training.loop')", NEVER),
+        ("open(os.environ['PTX_STEP_FILE'], 'w')", HALF_AN_HOUR),
+        ("import torch", AT_ONCE),
+        ("# import orchestrator.training\n# PTX_STEP_FILE", AT_ONCE),
+        ("'PTX_STEP_FILE'", AT_ONCE),
+        ("import orchestrator_training, my.orchestrator.training", AT_ONCE),
+        ("from .orchestrator.training import x", AT_ONCE),
+        ("no python: orchestrator.training", NEVER),
+        ("no python: PTX_STEP_FILE", HALF_AN_HOUR),
+        ("no python at all", AT_ONCE),
+        ("", AT_ONCE),
     ],
 )
-def test_a_script_is_known_by_what_it_uses(text: str, reports: bool, tmp_path: Path) -> None:
+def test_how_long_a_script_may_be_silent_is_known_by_what_it_does(
+    text: str, allowed: float | None, tmp_path: Path
+) -> None:
     (tmp_path / "train.py").write_text(text)
     plan = {"entrypoint": ["{python}", "-u", "train.py", "--x"], "workdir": str(tmp_path)}
-    assert reports_steps(plan) is reports
+    assert silence_allowed(plan, 60) == allowed
+
+
+def test_the_first_step_has_ten_times_as_long_as_the_others(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("x = 'PTX_STEP_FILE' in os.environ")
+    plan = {"entrypoint": ["python", "train.py"], "workdir": str(tmp_path)}
+    assert silence_allowed(plan, 600) == 6000
 
 
 @pytest.mark.parametrize("entrypoint", [["python", "-m", "mine"], ["python", "gone.py"], []])
 def test_what_is_no_script_is_judged_by_its_steps(entrypoint: list[str], tmp_path: Path) -> None:
-    assert reports_steps({"entrypoint": entrypoint, "workdir": str(tmp_path)})
+    plan = {"entrypoint": entrypoint, "workdir": str(tmp_path)}
+    assert silence_allowed(plan, 60) is None
