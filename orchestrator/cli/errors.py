@@ -7,8 +7,11 @@ from typing import Any, Protocol
 
 import typer
 
-from orchestrator.cli.output import emit_json, note, paint_error
+from orchestrator.cli.output import emit_json, note
 from orchestrator.errors import UserError
+
+_CHANGING = ("cancel", "resume", "prune")
+"""Commands for which nobody is told to take whatever run is the newest."""
 
 
 class Diagnostic(Protocol):
@@ -42,12 +45,15 @@ def error_fields(error: UserError) -> dict[str, Any]:
 def report_usage(error: typer.TyperException, *, as_json: bool) -> int:
     """Tell what is wrong with the command line itself."""
     command = getattr(getattr(error, "ctx", None), "command_path", "ptx")
-    usage = UserError(error.format_message(), hint=f"`{command} --help` shows how it is used.")
+    message, hint = error.format_message(), f"`{command} --help` shows how it is used."
+    if message.startswith("Missing argument 'RUN") and not command.endswith(_CHANGING):
+        hint = f"`{command} @last` takes the newest run, and `{command} --help` tells more."
+    usage = UserError(message, hint=hint)
     usage.exit_code = error.exit_code
     return report(usage, as_json=as_json)
 
 
 def tell(message: str, hint: str | None) -> None:
-    note(f"{paint_error('error:')} {message}")
+    note(message, label="error:", colour="red")
     if hint:
-        note(f"hint: {hint}")
+        note(hint, label="hint:")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.options import RunArgument, Runs, only_root
+from orchestrator.cli.still_there import still_there
 from orchestrator.errors import UserError
 from orchestrator.logs.level import Level
 from orchestrator.logs.moment import moment
@@ -111,17 +112,18 @@ def logs(
 
     layout = resolve(run, root=only_root(runs))
     try:
-        if raw:
-            from orchestrator.cli.logs_raw import show_raw
+        with still_there([layout]):
+            if raw:
+                from orchestrator.cli.logs_raw import show_raw
 
-            return show_raw(layout, wanted.selection, follow=follow)
-        if follow:
-            from orchestrator.cli.logs_follow import follow_logs
+                return show_raw(layout, wanted.selection, follow=follow)
+            if follow:
+                from orchestrator.cli.logs_follow import follow_logs
 
-            return follow_logs(layout, wanted, as_json=as_json, first=first_error)
-        from orchestrator.cli.logs_show import show_logs
+                return follow_logs(layout, wanted, as_json=as_json, first=first_error)
+            from orchestrator.cli.logs_show import show_logs
 
-        return show_logs(layout, wanted, as_json=as_json, first=first_error)
+            return show_logs(layout, wanted, as_json=as_json, first=first_error)
     except BrokenPipeError:  # as of `| head`; typer would make it a failure
         return CLOSED_PIPE
     except KeyboardInterrupt:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
+from orchestrator.cli.wrapping import columns_of, wrapped, wrapped_command
 from orchestrator.runs.words import printable
 
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
@@ -34,6 +34,17 @@ def emit_json(fields: dict[str, Any]) -> None:
     emit(json.dumps({"v": 1, **fields}, ensure_ascii=False, allow_nan=False))
 
 
+def emit_json_list(fields: dict[str, Any], key: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """The same with a list as its last value, of which one row at a time is in memory."""
+    head = json.dumps({"v": 1, **fields, key: []}, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(head.removesuffix("]}"))
+    between = ""
+    for row in rows:
+        sys.stdout.write(between + json.dumps(row, ensure_ascii=False, allow_nan=False))
+        between = ", "
+    sys.stdout.write("]}\n")
+
+
 def emit_bytes(data: bytes) -> None:
     """Bytes of a file exactly as they are."""
     sys.stdout.flush()
@@ -41,16 +52,44 @@ def emit_bytes(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def note(text: str) -> None:
-    """A word to the person, out of the data's way."""
-    sys.stdout.flush()
-    print(text, file=sys.stderr)  # noqa: T201 - this is where ptx prints
+def note(text: str, *, label: str = "", colour: str = "") -> None:
+    """A word to the person, out of the data's way, beside a `label`. Lines that quote something,
+    behind `  | `, are left as they are."""
+    columns = columns_of(sys.stderr)
+    indent = len(label) + 1 if label else 0
+    head = f"{paint(label, colour, stream=sys.stderr) if colour else label} " if label else ""
+    lines = [_wrapped_line(line, columns, indent) for line in text.split("\n")]
+    _tell(head + "\n".join(lines))
+
+
+def _wrapped_line(line: str, columns: int | None, indent: int) -> str:
+    if line.startswith("  | "):
+        return line
+    label = "  help: " if line.startswith("  help: ") else ""
+    return label + wrapped(line.removeprefix(label), columns, indent=indent + len(label))
 
 
 def next_commands(*commands: str) -> None:
     """What to type now."""
     for number, command in enumerate(commands):
-        note(f"{'next:' if number == 0 else '     '} {command}")
+        label = "next: " if number == 0 else "      "
+        _tell(label + wrapped_command(command, columns_of(sys.stderr), indent=len(label)))
+
+
+def _tell(text: str) -> None:
+    sys.stdout.flush()
+    print(text, file=sys.stderr)  # noqa: T201 - this is where ptx prints
+
+
+def labelled(label: str, text: str, width: int) -> str:
+    """One row of a page on stdout: `label` in `width` columns, then the text, of one line or more.
+    A line that has colours is left as it is."""
+    columns = columns_of(sys.stdout)
+    lines = [
+        line if "\x1b" in line else wrapped(line, columns, indent=width)
+        for line in text.split("\n")
+    ]
+    return f"{paint(label.ljust(width - 1), 'dim')} " + f"\n{' ' * width}".join(lines)
 
 
 def coloured(stream: TextIO) -> bool:
@@ -64,10 +103,6 @@ def paint(text: str, colour: str, *, stream: TextIO | None = None) -> str:
     if not coloured(stream or sys.stdout):
         return text
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
-
-
-def paint_error(text: str) -> str:
-    return paint(text, "red", stream=sys.stderr)
 
 
 def paint_state(state: str) -> str:
@@ -107,7 +142,7 @@ def _room(taken: int) -> int | None:
 
 def terminal_columns() -> int | None:
     """Width of stdout's terminal; None where it is none."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return columns_of(sys.stdout)
 
 
 def _cut(text: str, room: int | None) -> str:

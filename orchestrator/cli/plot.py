@@ -7,19 +7,20 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli.no_metrics import no_metrics
 from orchestrator.cli.options import Json, Runs, only_root
 from orchestrator.cli.output import coloured, emit, emit_json, next_commands, note
+from orchestrator.cli.output_file import STDOUT, put
+from orchestrator.cli.still_there import still_there
 from orchestrator.errors import NotFound, UserError
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.observe import observe
 from orchestrator.runs.records import RunRecord, read_record
 from orchestrator.runs.registry import name_of, resolve
-from orchestrator.runs.words import printable
 
 if TYPE_CHECKING:
     from orchestrator.plot.picture import Drawn
@@ -31,8 +32,10 @@ Names = Annotated[
     ),
 ]
 Html = Annotated[
-    Path | None,
-    typer.Option("--html", metavar="FILE", help="Write one page to open or send instead."),
+    str | None,
+    typer.Option(
+        "--html", metavar="FILE", help="Write one page to open or send instead; - is stdout."
+    ),
 ]
 Metric = Annotated[
     list[str] | None,
@@ -56,7 +59,8 @@ def plot(
     """Draw loss, throughput, memory and GPU use of runs: here, or as one page.
 
     The page is a single file that asks no server for anything. Steps that a restart undid are
-    left out; restarts are marked, and values that are not finite.
+    left out; restarts are marked, and values that are not finite. Where there is nothing to draw
+    the exit code is 3.
 
     \b
     Examples:
@@ -64,28 +68,32 @@ def plot(
       ptx plot quickstart-4f quickstart-7k --log --metric loss
       ptx plot @last @last~1 --html compared.html
     """
+    from orchestrator.plot.html import html_page
     from orchestrator.plot.picture import MOST_RUNS, draw
 
     _check(x, metric or [])
+    _check_target(html, as_json=as_json)
     layouts = [resolve(name, root=only_root(runs)) for name in dict.fromkeys(run)]
     if len(layouts) > MOST_RUNS:
         raise UserError(
             f"{len(layouts)} runs are too many for one picture.",
             hint=f"Up to {MOST_RUNS} can still be told apart.",
         )
-    look = observe([(_record(layout), layout) for layout in dict.fromkeys(layouts)])
-    drawn = draw(look.runs)
+    with still_there(layouts):
+        look = observe([(_record(layout), layout) for layout in dict.fromkeys(layouts)])
+        drawn = draw(look.runs)
+        _check_drawn(drawn, metric or [], layouts)
     for trouble in [*look.troubles, *(words for one in drawn for words in one.troubles)]:
         note(f"warning: {trouble}")
-    _check_drawn(drawn, metric or [])
     if html is None and not as_json:
         _check_axis(drawn, x, layouts)
     if html is not None:
-        _write(html, drawn)
+        put(html, html_page(drawn, time.time()).encode())
     if as_json:
         emit_json(_fields(drawn, metric or [], html))
     elif html is not None:
-        emit(str(html))
+        if html != STDOUT:
+            emit(html)
         note("Open it in a browser, or send it: it needs nothing else.")
     else:
         _print(drawn, x, metric or [], log=log)
@@ -113,17 +121,25 @@ def _check(axis: str, metrics: Sequence[str]) -> None:
         raise UserError(f"--metric {unknown[0]!r} is unknown.", hint=f"Known: {', '.join(NAMES)}.")
 
 
-def _check_drawn(drawn: Sequence[Drawn], metrics: Sequence[str]) -> None:
+def _check_target(html: str | None, *, as_json: bool) -> None:
+    if html != STDOUT:
+        return
+    if as_json:
+        raise UserError("--html - and --json would both write to stdout.", hint="Name a FILE.")
+    if sys.stdout.isatty():
+        raise UserError(
+            "--html - writes the page to stdout, and that is a terminal.",
+            hint="Name a FILE, or send it on with > or |.",
+        )
+
+
+def _check_drawn(
+    drawn: Sequence[Drawn], metrics: Sequence[str], layouts: Sequence[RunLayout]
+) -> None:
     """Nothing to draw is no empty picture."""
     there = sorted({key for run in drawn for key in run.keys})
     if not there:
-        one = len(drawn) == 1
-        who = f"{printable(drawn[0].run_id)} has no" if one else "None of these runs has"
-        raise NotFound(
-            f"{who} metrics yet.",
-            hint="Entrypoints built on orchestrator.training report; so does whatever writes "
-            "attempts/NNN/metrics.jsonl.",
-        )
+        raise no_metrics(layouts, measured=False)
     missing = [name for name in metrics if name not in there]
     if metrics and len(missing) == len(metrics):
         raise NotFound(
@@ -135,11 +151,7 @@ def _check_axis(drawn: Sequence[Drawn], axis: str, layouts: Sequence[RunLayout])
     """Of a run that reports no steps there may be samples, which lie along the time alone."""
     curves = [curve for run in drawn for curve in run.curves.values()]
     if axis == "step" and all(step is None for curve in curves for step in curve.steps):
-        names = " ".join(name_of(layout) for layout in layouts)
-        raise NotFound(
-            "No step was reported, so there is nothing to draw along the steps.",
-            hint=f"`ptx plot {names} --x time` shows what the nodes measured.",
-        )
+        raise no_metrics(layouts)
 
 
 def _print(drawn: Sequence[Drawn], axis: str, metrics: Sequence[str], *, log: bool) -> None:
@@ -155,21 +167,10 @@ def _unicode() -> bool:
     return encoding == "utf8" and os.environ.get("LC_ALL") not in ("C", "POSIX")
 
 
-def _write(path: Path, drawn: Sequence[Drawn]) -> None:
-    from orchestrator.plot.html import html_page
-
-    try:
-        path.write_text(html_page(drawn, time.time()), encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written: {error.strerror}.", hint="Choose another FILE for --html."
-        ) from error
-
-
-def _fields(drawn: Sequence[Drawn], metrics: Sequence[str], html: Path | None) -> dict[str, Any]:
+def _fields(drawn: Sequence[Drawn], metrics: Sequence[str], html: str | None) -> dict[str, Any]:
     from orchestrator.plot.fields import run_fields
 
     return {
         "runs": [run_fields(run, metrics) for run in drawn],
-        "html": None if html is None else str(html),
+        "html": html,
     }

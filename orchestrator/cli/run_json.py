@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import time
-from pathlib import Path
 from typing import Any
 
+from orchestrator.cli.run_summary import run_summary
 from orchestrator.runs.attempts import Attempt, history, restarts, resumed
 from orchestrator.runs.goodput import Goodput, goodput, reports
-from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.observe import Observed
-from orchestrator.runs.records import read_last_metrics, read_metrics
-from orchestrator.runs.row import RunRow, row_of
+from orchestrator.runs.records import read_metrics
 from orchestrator.runs.state import Failure, NodeState
-
-
-def run_summary(row: RunRow) -> dict[str, Any]:
-    """One row of the table. Times in epoch seconds."""
-    return {
-        "run_id": row.run_id,
-        "name": row.name,
-        "state": row.state,
-        "reason": row.reason,
-        "created": row.created,
-        "submitted": row.submitted,
-        "started": row.started,
-        "ended": row.ended,
-        "scheduler": row.scheduler,
-        "launcher": row.launcher,
-        "job_id": row.job_id,
-        "attempt": max(row.attempts, default=None),
-        "nodes": row.nodes,
-        "procs_per_node": row.procs_per_node,
-        "world_size": row.world_size,
-        "metrics": _metrics(row),
-        "run_dir": row.path,
-    }
 
 
 def run_details(run: Observed) -> dict[str, Any]:
     """Everything about one run."""
     layout, record, state = run.layout, run.record, run.state
     return {
-        **run_summary(row_of(run)),
+        **run_summary(run.row()),
         "user": record.user,
         "host": record.host,
         "spec_path": record.spec_path,
@@ -78,25 +52,6 @@ def run_goodput(run: Observed, now: float) -> Goodput | None:
     if not any(measured):
         return None
     return goodput(measured, end - attempts[0].started)
-
-
-def _metrics(row: RunRow) -> dict[str, Any] | None:
-    """The last record of the newest attempt that left one."""
-    layout = RunLayout(Path(row.path))
-    for attempt in reversed(row.attempts):
-        metrics = read_last_metrics(layout, attempt)
-        if metrics is not None:
-            return {key: _finite(value) for key, value in metrics.items() if key != "v"}
-    return None
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no word for a loss that is no number."""
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:

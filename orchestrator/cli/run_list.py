@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.cli.output import emit, emit_json, next_commands, note
 from orchestrator.cli.run_choice import Choice, count_words, cut
-from orchestrator.cli.run_json import run_summary
+from orchestrator.cli.run_summary import run_summary
 from orchestrator.cli.watching import redraws, rows_of_screen
 from orchestrator.errors import UserError
 from orchestrator.runs.root import runs_root

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from orchestrator.cli.attempt_table import attempt_table, goodput_words, restart_words
 from orchestrator.cli.disk import full_disk_words
 from orchestrator.cli.last_words import last_words, reason
-from orchestrator.cli.output import duration, paint, paint_state, size, table
+from orchestrator.cli.output import duration, labelled, paint_state, size, table, terminal_columns
 from orchestrator.cli.progress import rate
 from orchestrator.cli.run_json import run_goodput
 from orchestrator.cli.run_table import number, step
@@ -21,6 +22,9 @@ from orchestrator.runs.words import exit_name, printable
 
 SHOWN_NODES = 16
 SHOWN_RANKS = 16
+_LABEL = 10
+_ROOMY = 72
+"""Columns that a row of ranks needs with all of its log's path."""
 
 
 def run_page(run: Observed, metrics: Mapping[str, Any] | None, now: float) -> str:
@@ -57,7 +61,7 @@ def _head(run: Observed, metrics: Mapping[str, Any] | None, now: float) -> str:
         lines.append(("training", goodput_words(kept)))
     if not state.final:
         lines.append(("disk", full_disk_words(run.layout.root)))
-    return "\n".join(f"{paint(label.ljust(9), 'dim')} {text}" for label, text in lines if text)
+    return "\n".join(labelled(label, text, _LABEL) for label, text in lines if text)
 
 
 def _size(nodes: int, procs: int) -> str:
@@ -133,17 +137,27 @@ def _ranks(run: Observed) -> str:
     if not known:
         return ""
     known.sort(key=lambda item: (codes.get(item[1], 0) == 0, item[1]))
+    columns = terminal_columns()
+    narrow = columns is not None and columns < _ROOMY
     rows = []
     for node, rank in known[:SHOWN_RANKS]:
-        log = run.layout.rank_log(attempt, node, rank)
         words = exit_name(codes[rank]) if rank in codes else "no record"
         if rank not in codes and state.state is State.RUNNING:
             words = "running"
-        written = size(log.stat().st_size) if log.exists() else "-"
-        rows.append((str(rank), str(node), words, written, str(log.relative_to(run.layout.root))))
-    text = table(("RANK", "NODE", "EXIT", "WROTE", "LOG (in the folder below)"), rows, cut=False)
+        log = run.layout.rank_log(attempt, node, rank)
+        place = log.name if narrow else str(log.relative_to(run.layout.root))
+        rows.append((str(rank), str(node), words, _written(log), place))
+    where = "LOG" if narrow else "LOG (in the folder below)"
+    text = table(("RANK", "NODE", "EXIT", "WROTE", where), rows, cut=False)
     more = run.record.world_size - len(rows)
     return f"{text}\n… and {more} more ranks" if more > 0 else text
+
+
+def _written(log: Path) -> str:
+    try:
+        return size(log.stat().st_size)
+    except OSError:
+        return "-"
 
 
 def _ranks_of(layout: RunLayout, attempt: int, node: NodeState, *, look: bool) -> set[int]:
@@ -163,4 +177,4 @@ def _files(run: Observed) -> str:
         launcher_log = layout.node(attempt, node) / "launcher.log"
         if launcher_log.exists():
             lines.append(("", str(launcher_log)))
-    return "\n".join(f"{paint(label.ljust(9), 'dim')} {text}" for label, text in lines)
+    return "\n".join(labelled(label, text, _LABEL) for label, text in lines)

@@ -11,6 +11,8 @@ from orchestrator.cli.output import duration, table, terminal_columns
 LAUNCHER = 3
 ROOMY = 100
 """Columns below which the launcher makes room for the reason."""
+LEAST_FIRST = (4, 6, 5, 2)
+"""Columns that go where a terminal is narrow, in this order: size, loss, step, age."""
 HEADER = ("RUN", "STATE", "AGE", "LAUNCHER", "SIZE", "STEP", "LOSS", "REASON")
 
 
@@ -21,8 +23,17 @@ def run_table(runs: Sequence[Mapping[str, Any]], now: float) -> str:
     columns = terminal_columns()
     if columns is not None and columns < ROOMY:
         told.remove(LAUNCHER)
+    for column in LEAST_FIRST:
+        if columns is not None and _least_width(rows, told) > columns and column in told:
+            told.remove(column)
     chosen = [[row[column] for column in told] for row in rows]
     return table([HEADER[column] for column in told], chosen, state_column=1)
+
+
+def _least_width(rows: Sequence[Sequence[str]], told: Sequence[int]) -> int:
+    """Columns of a terminal that the table needs; the reason is cut, to ten at the least."""
+    widths = [max(len(HEADER[one]), *(len(row[one]) for row in rows)) for one in told[:-1]]
+    return sum(widths) + 2 * len(widths) + 10
 
 
 def _row(run: Mapping[str, Any], now: float) -> tuple[str, ...]:

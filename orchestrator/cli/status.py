@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,12 +14,13 @@ from orchestrator.cli import run_list, watching
 from orchestrator.cli.options import Json, Runs, only_root, seconds
 from orchestrator.cli.output import emit, emit_json, next_commands, note
 from orchestrator.cli.run_choice import SORTS, Choice, parse_states
-from orchestrator.cli.run_json import run_details
 from orchestrator.errors import UserError
 from orchestrator.runs.layout import RunLayout
-from orchestrator.runs.observe import Observed, Observer
 from orchestrator.runs.registry import name_of, resolve
 from orchestrator.runs.state import State
+
+if TYPE_CHECKING:  # the table needs none of it
+    from orchestrator.runs.observe import Observed, Observer
 
 WATCH_SECONDS = "30s"
 """A scheduler that many share is asked this often."""
@@ -74,6 +75,9 @@ def status(
 
     A terminal gets the live runs and the newest, and how many more there are.
 
+    --watch of all runs goes on until Ctrl-C, since new ones may come; of one RUN it ends with it.
+    With --json each look is one object on a line of its own, until nobody reads on.
+
     \b
     Examples:
       ptx status
@@ -121,12 +125,15 @@ def _table(root: Path | None, choice: Choice, pause: float | None, *, as_json: b
         while True:
             run_list.show(root, choice, as_json=True)
             sys.stdout.flush()
-            time.sleep(pause)
+            watching.pause(pause)
     else:
         watching.watch(lambda: (run_list.picture(root, choice), False), pause)
 
 
 def _page(layout: RunLayout, pause: float | None, *, as_json: bool) -> None:
+    from orchestrator.cli.run_json import run_details
+    from orchestrator.runs.observe import Observer
+
     observer = Observer(layout)
     if pause is None:
         run, troubles = observer.look()
@@ -140,13 +147,14 @@ def _page(layout: RunLayout, pause: float | None, *, as_json: bool) -> None:
         while not (run := observer.look()[0]).state.final:
             emit_json(run_details(run))
             sys.stdout.flush()
-            time.sleep(pause)
+            watching.pause(pause)
         emit_json(run_details(run))
     else:
         watching.watch(lambda: _picture(observer), pause)
 
 
 def _run_page(run: Observed) -> str:
+    from orchestrator.cli.run_json import run_details
     from orchestrator.cli.run_page import run_page
 
     return run_page(run, run_details(run)["metrics"], time.time())

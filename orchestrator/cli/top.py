@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.options import Json, RunArgument, Runs, only_root
 from orchestrator.cli.output import emit, emit_json, next_commands, note
+from orchestrator.cli.still_there import still_there
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.observe import observe_one
 from orchestrator.runs.registry import name_of, resolve
+from orchestrator.runs.state import State
+
+if TYPE_CHECKING:
+    from orchestrator.metrics.board import Snapshot
 
 INTERRUPTED = 130
 """What a shell shows for a program that Ctrl-C ended."""
@@ -47,22 +52,25 @@ def top(run: RunArgument, once: Once = False, runs: Runs = None, as_json: Json =
     layout = resolve(run, root=only_root(runs))
     live = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     if live and not once and not as_json:
-        raise typer.Exit(_watch(layout))
-    observed, troubles = observe_one(layout)
+        with still_there([layout]):
+            code = _watch(layout)
+        raise typer.Exit(code)
+    with still_there([layout]):
+        observed, troubles = observe_one(layout)
+        seen = Board(layout).look(observed)
     for trouble in troubles:
         note(f"warning: {trouble}")
-    seen = Board(layout).look(observed)
     if as_json:
         emit_json(top_fields(seen))
         return
     emit("\n".join(top_lines(seen, Room.of_page())))
-    next_commands(f"ptx status {name_of(layout)}")
+    next_commands(*_what_now(seen))
 
 
 def _watch(layout: RunLayout) -> int:
     """Until the run has ended; 0, or 130 for Ctrl-C, which ends the showing alone."""
     from orchestrator.cli.full_screen import FullScreen
-    from orchestrator.cli.top_page import Room, end_line, top_lines
+    from orchestrator.cli.top_page import Room, end_lines, top_lines
     from orchestrator.logs.watch import Watch
     from orchestrator.metrics.board import Board
 
@@ -82,6 +90,15 @@ def _watch(layout: RunLayout) -> int:
         note(f"{layout.run_id} goes on without you.")
         next_commands(f"ptx top {name_of(layout)}", f"ptx cancel {name_of(layout)}")
         return INTERRUPTED
-    emit("\n".join([*top_lines(seen, Room.of_page()), "", end_line(seen)]))
-    next_commands(f"ptx why {name_of(layout)}")
+    emit("\n".join([*top_lines(seen, Room.of_page()), "", end_lines(seen, Room.of_page())]))
+    next_commands(*_what_now(seen))
     return 0
+
+
+def _what_now(seen: Snapshot) -> list[str]:
+    name, state = name_of(seen.run.layout), seen.run.state.state
+    if state is State.COMPLETED:
+        return [f"ptx plot {name}"] if seen.report else [f"ptx logs {name} --tail 50"]
+    if state.ended:
+        return [f"ptx why {name}"]
+    return [f"ptx why {name}", f"ptx logs {name} --follow"]

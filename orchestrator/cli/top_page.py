@@ -9,9 +9,10 @@ from typing import Any
 
 from orchestrator.cli.output import duration, paint, terminal_columns
 from orchestrator.cli.progress import rate
+from orchestrator.cli.wrapping import wrapped
 from orchestrator.metrics.board import GpuRow, NodeRow, RankRow, Snapshot
 from orchestrator.metrics.lines import number
-from orchestrator.runs.words import printable
+from orchestrator.runs.words import clause, printable
 
 PAGE_ROWS = 24
 """Nodes, and ranks, that a page without a height shows."""
@@ -44,7 +45,7 @@ class Room:
 
 def top_lines(seen: Snapshot, room: Room) -> list[str]:
     """As many lines and columns as there is room for; of many nodes and ranks the worst."""
-    head = _head(seen)
+    head = _head(seen, room.columns)
     free = None if room.rows is None else max(4, room.rows - len(head) - 6)
     nodes, ranks = _shares(len(seen.nodes), len(seen.ranks), free)
     blocks = [
@@ -60,15 +61,17 @@ def top_lines(seen: Snapshot, room: Room) -> list[str]:
     return [paint(text, colour) if colour else text for text, colour in shown]
 
 
-def end_line(seen: Snapshot) -> str:
+def end_lines(seen: Snapshot, room: Room) -> str:
     run = seen.run
-    words = f"{run.record.run_id} {run.state.words.rstrip('.')}"
+    said, state = clause(run.state.reason.rstrip(".")), run.state.state.value
+    what = said if not said or said.startswith(state) else f"{state}: {said}"
+    words = f"{run.record.run_id} {what or state}"
     if seen.progress.step is not None:
         words += f", after step {_step(seen)}"
-    return f"{words}."
+    return wrapped(f"{words}.", room.columns)
 
 
-def _head(seen: Snapshot) -> list[tuple[str, str]]:
+def _head(seen: Snapshot, columns: int | None) -> list[tuple[str, str]]:
     run, progress = seen.run, seen.progress
     state = run.state.state.value
     since = run.state.started or run.record.created
@@ -76,8 +79,8 @@ def _head(seen: Snapshot) -> list[tuple[str, str]]:
     attempt = f"attempt {run.state.attempt}" if run.state.attempt else ""
     size = f"{len(seen.nodes):,} of {_many(run.record.nodes, 'node')}"
     size += f", {_many(run.record.world_size, 'rank')}"
-    first = "  ".join(part for part in (run.record.run_id, state, age, attempt, size) if part)
-    parts = []
+    first = _fitting([run.record.run_id, state, age, attempt, size], columns)
+    parts: list[str] = []
     if progress.step is not None:
         parts.append(f"step {_step(seen)}")
     if progress.seconds_per_step is not None:
@@ -92,13 +95,21 @@ def _head(seen: Snapshot) -> list[tuple[str, str]]:
     eta = None if run.state.state.ended else progress.eta(seen.at)
     if eta is not None:
         parts.append(f"ETA {duration(eta)}")
-    wait, step = _number(seen, "data_wait_longest"), progress.seconds_per_step
-    if wait is not None and step:
-        parts.append(f"{min(1.0, wait / step):.0%} waits for data")
     if progress.reported is not None:
         parts.append(f"reported {duration(seen.at - progress.reported)} ago")
-    second = "  ".join(parts) or run.state.reason
+    wait, step = _number(seen, "data_wait_longest"), progress.seconds_per_step
+    if wait is not None and step:
+        parts.append(f"waits for data {min(1.0, wait / step):.0%}")
+    second = _fitting(parts, columns) or run.state.reason
     return [(printable(first), "bold"), (printable(second), "")]
+
+
+def _fitting(parts: Sequence[str], columns: int | None) -> str:
+    """Side by side, without the last ones where there is no room for them."""
+    told = [part for part in parts if part]
+    while columns and len(told) > 1 and len("  ".join(told)) > columns:
+        told.pop()
+    return "  ".join(told)
 
 
 def _step(seen: Snapshot) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -12,6 +14,9 @@ from orchestrator.cli.options import Json
 from orchestrator.cli.output import emit, emit_json, next_commands, note
 from orchestrator.cli.spec_options import Settings, spec_path
 from orchestrator.errors import UserError
+
+_NAMED = 3
+"""Specs for which the next command is said."""
 
 
 def validate(
@@ -31,11 +36,22 @@ def validate(
     bad = sum(not row["valid"] for row in rows)
     if as_json:
         emit_json({"specs": rows})
-    elif bad == 0:
-        next_commands(f"ptx submit {spec[0]} --dry-run")
-    elif len(rows) > 1:
-        note(f"{bad} of {len(rows)} specs have errors")
+    else:
+        _tell_all(rows)
     return 2 if bad else 0
+
+
+def _tell_all(rows: Sequence[Mapping[str, Any]]) -> None:
+    """How many are valid, which are not, and what to type for those first named."""
+    bad = [row["spec"] for row in rows if not row["valid"]]
+    if len(rows) > 1 and bad:
+        good = f"{len(rows) - len(bad)} valid, " if len(bad) < len(rows) else "none valid, "
+        note(f"{len(rows)} specs: {good}{len(bad)} with errors: {', '.join(bad)}")
+    elif len(rows) > 1:
+        note(f"{len(rows)} specs, all valid")
+    if not bad:
+        named = (shlex.quote(row["spec"]) for row in rows[:_NAMED])
+        next_commands(*(f"ptx submit {name} --dry-run" for name in named))
 
 
 def _validate(text: str, settings: list[str], *, as_json: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import sys
 import time
@@ -39,7 +40,7 @@ def watch(picture: Callable[[], tuple[str, bool]], seconds: float) -> None:
             sys.stdout.flush()
             if last:
                 return
-            time.sleep(seconds)
+            pause(seconds)
     text = ""
     try:
         with FullScreen() as screen:
@@ -52,6 +53,19 @@ def watch(picture: Callable[[], tuple[str, bool]], seconds: float) -> None:
     finally:
         if text:
             emit(text)
+
+
+def pause(seconds: float) -> None:
+    """Until the next look. Raises BrokenPipeError as soon as nobody reads stdout any more, since a
+    write that would tell may be half a minute away."""
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), 0)  # errors and hang-ups are always told
+    except (OSError, ValueError):  # a stdout without a descriptor
+        time.sleep(seconds)
+        return
+    if poll.poll(seconds * 1000):
+        raise BrokenPipeError
 
 
 def _page(text: str, seconds: float) -> list[str]:

@@ -9,6 +9,7 @@ import typer
 
 from orchestrator.cli.options import Json, RunArgument, Runs, only_root
 from orchestrator.cli.output import emit, emit_json, next_commands, note
+from orchestrator.cli.still_there import still_there
 from orchestrator.cli.why_page import why_fields, why_page
 from orchestrator.errors import UserError
 from orchestrator.runs.observe import Observed, observe_one
@@ -52,16 +53,18 @@ def why(
     from orchestrator.diagnose.why import why as diagnose
 
     asked = all_rules(rules or ())
-    observed, troubles = observe_one(resolve(run, root=only_root(runs)))
+    layout = resolve(run, root=only_root(runs))
+    with still_there([layout]):
+        observed, troubles = observe_one(layout)
+        if attempt is not None and attempt not in observed.state.attempts:
+            raise UserError(
+                f"{observed.record.run_id} has no attempt {attempt}.", hint=_known(observed)
+            )
+        verdict = diagnose(observed, asked, attempt=attempt)
+        if verdict.kind == "waiting":
+            verdict = waiting(observed, verdict)
     for trouble in troubles:
         note(f"warning: {trouble}")
-    if attempt is not None and attempt not in observed.state.attempts:
-        raise UserError(
-            f"{observed.record.run_id} has no attempt {attempt}.", hint=_known(observed)
-        )
-    verdict = diagnose(observed, asked, attempt=attempt)
-    if verdict.kind == "waiting":
-        verdict = waiting(observed, verdict)
     if as_json:
         emit_json(why_fields(observed, verdict))
         return

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
-from orchestrator.cli.output import paint, paint_state, terminal_columns
+from orchestrator.cli.output import labelled, paint, paint_state
 from orchestrator.diagnose.performance import Finding
 from orchestrator.diagnose.verdict import Before, Evidence, First, Others, Stand, Verdict
 from orchestrator.logs.screen import plain
@@ -94,15 +93,9 @@ def _cut(line: str) -> str:
 
 
 def _row(label: str, text: str) -> str:
-    room = terminal_columns()
-    lines = []
-    for line in text.split("\n"):
-        clean = line if label in _PAINTED else printable(line)
-        wrapped = textwrap.wrap(clean, room - _LABEL) if room and room > 2 * _LABEL else [clean]
-        lines += wrapped or [""]
-    head, *rest = lines
-    label = paint(label.ljust(_LABEL - 1), "dim")
-    return "\n".join([f"{label} {head}", *(" " * _LABEL + line for line in rest)])
+    lines = text.split("\n")
+    clean = text if label in _PAINTED else "\n".join(map(printable, lines))
+    return labelled(label, clean, _LABEL)
 
 
 def why_fields(run: Observed, verdict: Verdict) -> dict[str, Any]:

@@ -6,13 +6,14 @@ import errno
 import json
 import os
 import time
-from itertools import islice
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.process import host_name
-from orchestrator.runs.reading import END_OF_TIME, LARGEST, read_regular
+from orchestrator.runs.reading import END_OF_TIME, LARGEST, NUMBER, Mark, read_regular
 
 VERSION = 1
 MAX_LINE = 4 << 20
@@ -21,6 +22,7 @@ MAX_FILE = 64 << 20
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 _ABANDONED_SECONDS = 60.0
 _QUIET_NS = 60 * 10**9
+_JSON = json.JSONDecoder()
 _READS = 5
 """Two do, unless somebody writes at that very moment."""
 
@@ -51,38 +53,49 @@ def read_events(layout: RunLayout) -> list[Event]:
     return EventReader(layout).read()
 
 
-class Mark(NamedTuple):
-    """What a file or folder looked like; any change of it changes this."""
-
-    inode: int
-    mtime_ns: int
-    size: int
-
-    @classmethod
-    def of(cls, path: str) -> Mark | None:
-        try:
-            found = os.stat(path)  # noqa: PTH116 - thousands of files a look: Path costs more
-        except (OSError, ValueError):
-            return None
-        return cls(found.st_ino, found.st_mtime_ns, found.st_size)
-
-
 class _File:
-    __slots__ = ("events", "mark", "offset")
+    """One file of events, as far as it was read."""
 
-    def __init__(self, mark: Mark) -> None:
-        self.mark = mark
+    __slots__ = ("all_read", "events", "mark", "offset", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.mark: Mark | None = None
+        """None until it was read."""
         self.offset = 0
         """Whole lines up to here have been read."""
+        self.all_read = False
+        """The last time, up to its end as it was then."""
         self.events: list[Event] = []
+
+    def read_on(self) -> bytes | None:
+        """The whole lines that were written since; None where it is as it was, or not to be read.
+        Of a file that is larger than events can be, only the beginning."""
+        mark, path = self.mark, self.path
+        if mark is not None and Mark.of(path) in (mark, None):
+            return None
+        try:
+            found, data = read_regular(path, max(1, MAX_FILE - self.offset), self.offset)
+            if mark is not None and (found.st_ino != mark.inode or found.st_size < self.offset):
+                if self.offset:
+                    found, data = read_regular(path, MAX_FILE)
+                self.offset, self.events = 0, []
+        except OSError:
+            return None
+        self.mark = Mark.seen(found)
+        self.all_read = found.st_size == self.offset + len(data)
+        whole = data.rfind(b"\n") + 1  # what follows the last newline is not yet whole
+        self.offset += whole
+        return data[:whole]
 
 
 class EventReader:
     """The events of one run; a later look reads only what was written since the one before."""
 
     def __init__(self, layout: RunLayout) -> None:
-        self._folder = os.fspath(layout.root) + "/events"
+        self._folder = layout.path + "/events"
         self._files: dict[str, _File] = {}
+        """By name, in order."""
         self._events: list[Event] = []
         self._quiet = False
         self.looked_ns = 0
@@ -93,7 +106,7 @@ class EventReader:
     @property
     def marks(self) -> dict[str, Mark]:
         """Events file -> what it looked like when it was read."""
-        return {name: file.mark for name, file in self._files.items()}
+        return {name: file.mark for name, file in self._files.items() if file.mark is not None}
 
     def read(self) -> list[Event]:
         """All events in time order, as of one moment: the same list while nothing changes."""
@@ -106,51 +119,31 @@ class EventReader:
             if self._quiet:
                 break
         if changed:
-            files = [self._files[name] for name in sorted(self._files)]
-            events = [event for file in files for event in file.events]
-            self._events = sorted(events, key=_time)
+            by_file = [file.events for file in self._files.values()]
+            self._events = sorted(chain.from_iterable(by_file), key=_TIME)
         return self._events
 
     def _look(self) -> bool:
         """Whether anything had changed."""
         self.looked_ns = time.time_ns()
         self.folder = Mark.of(self._folder)
-        names = _names(self._folder)
-        gone = self._files.keys() - set(names)
-        for name in gone:
-            del self._files[name]
-        # All that was read is old: then nobody was writing while it was.
-        self._quiet = True
-        self._old_ns = self.looked_ns - _QUIET_NS
-        changed = [lines for name in names if (lines := self._read_on(name)) is not None]
-        _add_events([lines for lines in changed if lines.whole])
-        return bool(changed) or bool(gone)
-
-    def _read_on(self, name: str) -> _Lines | None:
-        """What was written since; None where the file is as it was."""
-        path = f"{self._folder}/{name}"
-        file = self._files.get(name)
-        if file is not None and Mark.of(path) in (file.mark, None):
-            return None
-        offset = file.offset if file is not None else 0
-        mark, data = _read_file(path, offset)
-        if mark is None:
-            return None
-        if file is None or file.mark.inode != mark.inode or mark.size < file.offset:
-            if offset:
-                mark, data = _read_file(path, 0)
-            if mark is None:
-                return None
-            file = self._files[name] = _File(mark)
-        file.mark = mark
-        self._quiet &= mark.mtime_ns < self._old_ns and mark.size == file.offset + len(data)
-        whole = data.rfind(b"\n") + 1  # what follows the last newline is not yet whole
-        file.offset += whole
-        return _Lines(file, data[: whole - 1].split(b"\n") if whole else [])
+        before, self._files = self._files, {}
+        grown: list[_File] = []
+        lines: list[bytes] = []
+        for name in _names(self._folder):
+            file = before.pop(name, None) or _File(f"{self._folder}/{name}")
+            written = file.read_on()
+            if written is not None:
+                grown.append(file)
+                lines.append(written)
+            if file.mark is not None:
+                self._files[name] = file
+        _add_events(grown, lines)
+        self._quiet = _nobody_wrote(grown, self.looked_ns - _QUIET_NS)
+        return bool(grown) or bool(before)
 
 
-def _time(event: Event) -> float:
-    return event.t
+_TIME = itemgetter(0)
 
 
 def _names(folder: str) -> list[str]:
@@ -158,41 +151,39 @@ def _names(folder: str) -> list[str]:
         names = os.listdir(folder)  # noqa: PTH208 - names alone
     except OSError:
         return []
-    return sorted(name for name in names if name.endswith(".jsonl"))
+    return sorted([name for name in names if name.endswith(".jsonl")])
 
 
-def _read_file(path: str, offset: int) -> tuple[Mark | None, bytes]:
-    """What the file looked like, then its bytes from `offset` on; of a file that is larger than
-    events can be only the beginning. None for what is not there, or is no file."""
+def _nobody_wrote(read: list[_File], old_ns: int) -> bool:
+    """While they were read: what was read is old."""
+    for file in read:
+        if not file.all_read or file.mark is None or file.mark.mtime_ns >= old_ns:
+            return False
+    return True
+
+
+def _add_events(files: list[_File], read: list[bytes]) -> None:
+    """Parse the lines that were read of `files`: all in one, each alone where one is damaged."""
+    lines = b"".join(read)
+    events = _all_at_once(lines) or list(map(_parse, lines.split(b"\n")[:-1]))
+    first = 0
+    for file, part in zip(files, read, strict=True):
+        after = first + part.count(b"\n")
+        file.events += filter(None, events[first:after])
+        first = after
+
+
+def _all_at_once(lines: bytes) -> list[Event | None]:
+    """What `_parse` makes of each, in a third of the time; [] where one of them is damaged."""
+    if not 0 < len(lines) <= MAX_LINE:
+        return []
     try:
-        found, data = read_regular(path, max(1, MAX_FILE - offset), offset)
-    except OSError:
-        return None, b""
-    return Mark(found.st_ino, found.st_mtime_ns, found.st_size), data
-
-
-class _Lines(NamedTuple):
-    file: _File
-    whole: list[bytes]
-
-
-def _add_events(read: list[_Lines]) -> None:
-    """Parse what was read, all files in one, and each line alone where one is damaged."""
-    lines = [line for one in read for line in one.whole]
-    events = iter(_all_at_once(lines) or map(_parse, lines))
-    for file, whole in read:
-        file.events += [event for event in islice(events, len(whole)) if event is not None]
-
-
-def _all_at_once(lines: list[bytes]) -> list[Event | None] | None:
-    """What `_parse` makes of each, in a third of the time; None where one of them is damaged."""
-    if sum(map(len, lines)) > MAX_LINE:
-        return None
-    try:
-        found = json.loads(b"[%s]" % b",".join(lines))
+        text = lines[:-1].decode("utf-8", "surrogatepass").replace("\n", ",")
+        found, end = _JSON.raw_decode(f"[{text}]")
     except (ValueError, RecursionError):
-        return None
-    return [_event(fields) for fields in found] if len(found) == len(lines) else None
+        return []
+    whole = end == len(text) + 2 and len(found) == lines.count(b"\n")
+    return list(map(_event, found)) if whole else []
 
 
 def _parse(line: bytes) -> Event | None:
@@ -208,9 +199,9 @@ def _event(fields: object) -> Event | None:
     if not isinstance(fields, dict) or fields.pop("v", None) != VERSION:
         return None
     t, kind = fields.pop("t", None), fields.pop("type", None)
-    if not isinstance(t, int | float) or not 0 <= t < END_OF_TIME or not isinstance(kind, str):
+    if not isinstance(t, NUMBER) or not 0 <= t < END_OF_TIME or not isinstance(kind, str):
         return None
-    return Event(float(t), kind, fields)
+    return tuple.__new__(Event, (float(t), kind, fields))
 
 
 class ClientEvents:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from orchestrator.runs.attempts import Attempt, history
 from orchestrator.runs.events import Event
 from orchestrator.runs.process import Process
-from orchestrator.runs.reading import END_OF_TIME
+from orchestrator.runs.reading import END_OF_TIME, NUMBER
 from orchestrator.runs.state import Failure, NodeState, RunState, State
 from orchestrator.runs.submissions import current
 from orchestrator.schedulers.base import JobInfo, JobState
+
+_OF_AN_ATTEMPT = frozenset({"job_started", "node_started", "node_ended"})
 
 
 class Facts(NamedTuple):
@@ -36,16 +39,23 @@ class Facts(NamedTuple):
 def gather(events: Sequence[Event]) -> Facts:
     """`events` in time order; those of earlier submissions count as history."""
     everything, events = events, current(events)
-    last = {event.type: event for event in events}
+    last: dict[str, Event] = {}
     begun: dict[int, float] = {}
+    of_nodes: list[tuple[int, Event]] = []
     for event in events:
-        if event.type in ("job_started", "node_started"):
-            begun.setdefault(event.integer("attempt"), event.t)
+        kind = event.type
+        last[kind] = event
+        if kind in _OF_AN_ATTEMPT:
+            number = event.integer("attempt")
+            if kind != "node_ended":
+                begun.setdefault(number, event.t)
+            if kind != "job_started":
+                of_nodes.append((number, event))
     attempt = max(begun, default=None)
     started = None if attempt is None else begun[attempt]
     whole = history(everything)
     own = whole if len(events) == len(everything) else history(events)
-    base = _base(events, last, attempt, started, tuple(one.number for one in whole))
+    base = _base(_nodes(of_nodes, attempt), last, attempt, started, whole)
     noted = last.get("job_ended")
     if noted is not None and _is_of_earlier_attempt(noted, attempt, started):
         noted = None  # the job was requeued since
@@ -56,7 +66,7 @@ def gather(events: Sequence[Event]) -> Facts:
         base=base,
         intended="intent" in last,
         submit_failed=None if came_to_be else last.get("submit_failed"),
-        cancel=_standing_cancel(events),
+        cancel=_standing_cancel(events) if "cancel" in last else None,
         noted=_job_info(noted, base.job_id or ""),
         noted_at=noted.t if noted else None,
         supervisor=Process.of(supervisor.fields) if supervisor else None,
@@ -84,26 +94,25 @@ def _is_of_earlier_attempt(noted: Event, attempt: int | None, started: float | N
 
 
 def _base(
-    events: Sequence[Event],
+    nodes: tuple[NodeState, ...],
     last: dict[str, Event],
     attempt: int | None,
     started: float | None,
-    attempts: tuple[int, ...],
+    attempts: Sequence[Attempt],
 ) -> RunState:
     submitted = last.get("submitted")
     names_job = submitted or last.get("job_started")
-    nodes = _nodes(events, attempt)
     failures = [node.failure for node in nodes if node.failure is not None]
     return RunState(
         State.UNKNOWN,
         "",
         attempt=attempt,
-        attempts=attempts,
+        attempts=tuple([one.number for one in attempts]),
         job_id=(names_job.text("job_id") or None) if names_job else None,
         submitted=submitted.t if submitted else None,
         started=started,
         nodes=nodes,
-        failure=min(failures, key=lambda failure: failure.t, default=None),
+        failure=min(failures, key=attrgetter("t")) if failures else None,
     )
 
 
@@ -113,16 +122,16 @@ def _job_info(noted: Event | None, job_id: str) -> JobInfo | None:
     return JobInfo(job_id, JobState(noted.text("state")), noted.text("reason"))
 
 
-def _nodes(events: Iterable[Event], attempt: int | None) -> tuple[NodeState, ...]:
+def _nodes(events: Iterable[tuple[int, Event]], attempt: int | None) -> tuple[NodeState, ...]:
+    """Of this attempt, out of events with the attempt of each."""
     started: dict[int, Event] = {}
     ended: dict[int, Event] = {}
-    kinds = {"node_started": started, "node_ended": ended}
-    for event in events:
-        of_kind = kinds.get(event.type)
-        if of_kind is not None and event.integer("attempt") == attempt:
+    for number, event in events:
+        if number == attempt:
+            of_kind = started if event.type == "node_started" else ended
             of_kind[event.integer("node")] = event
-    numbers = sorted(started.keys() | ended.keys())
-    return tuple(_node(number, started.get(number), ended.get(number)) for number in numbers)
+    nodes = sorted(started.keys() | ended.keys())
+    return tuple([_node(node, started.get(node), ended.get(node)) for node in nodes])
 
 
 def _node(number: int, started: Event | None, ended: Event | None) -> NodeState:
@@ -131,9 +140,10 @@ def _node(number: int, started: Event | None, ended: Event | None) -> NodeState:
     if ended is None:
         return NodeState(number, host, begun, {})
     ranks = ended.fields.get("ranks")
+    told = ranks.items() if isinstance(ranks, dict) else ()
     codes = {
         int(rank): code
-        for rank, code in (ranks.items() if isinstance(ranks, dict) else ())
+        for rank, code in told
         if rank.isdecimal() and len(rank) < 10 and isinstance(code, int)
     }
     return NodeState(
@@ -160,6 +170,6 @@ def _failure(node: int, event: Event) -> Failure | None:
         max(0, told.integer("rank")),
         code if isinstance(code, int) else None,
         signal if isinstance(signal, int) else None,
-        float(t) if isinstance(t, int | float) and 0 <= t < END_OF_TIME else event.t,
+        float(t) if isinstance(t, NUMBER) and 0 <= t < END_OF_TIME else event.t,
         told.text("message"),
     )

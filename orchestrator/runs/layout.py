@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
 
-@dataclass(frozen=True)
 class RunLayout:
     """`<root>/<run id>`; every file below has exactly one writer."""
 
-    root: Path
-    RECORD: ClassVar = "run.json"
+    def __init__(self, root: Path | str) -> None:
+        """`root` as text is taken as it is: normal already, as ten thousand a look are."""
+        self.path = os.fspath(root)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunLayout) and other.path == self.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def __repr__(self) -> str:
+        return f"RunLayout({self.path!r})"
+
+    @cached_property
+    def root(self) -> Path:
+        return Path(self.path)
 
     @property
     def run_id(self) -> str:
-        return self.root.name
+        return self.path.rpartition("/")[2]
 
     @property
     def record(self) -> Path:
         """run.json: what submit intends, written before the scheduler is called."""
-        return self.root / self.RECORD
+        return self.root / "run.json"
 
     @property
     def spec(self) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -38,7 +37,7 @@ Liveness = Callable[[Process], bool | None]
 
 @cache
 def host_name() -> str:
-    return socket.gethostname()
+    return os.uname().nodename
 
 
 def user_name() -> str:

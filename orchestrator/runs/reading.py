@@ -6,14 +6,35 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _BLOCK, _LEAST = 1 << 20, 1 << 12
 LARGEST = 10**9
 """Of any number that is counted: ranks, nodes, attempts. A larger one is damage."""
+NUMBER = (int, float)
+"""For isinstance: a union would be made anew at each look."""
 END_OF_TIME = 253_402_214_400.0
 """31 December 9999, in epoch seconds: what is beyond is no time, and no calendar can show it."""
+
+
+class Mark(NamedTuple):
+    """What a file or folder looked like; any change of it changes this."""
+
+    inode: int
+    mtime_ns: int
+    size: int
+
+    @classmethod
+    def of(cls, path: str) -> Mark | None:
+        try:
+            return cls.seen(os.stat(path))  # noqa: PTH116 - thousands a look: Path costs more
+        except (OSError, ValueError):
+            return None
+
+    @classmethod
+    def seen(cls, found: os.stat_result) -> Mark:
+        return tuple.__new__(cls, (found.st_ino, found.st_mtime_ns, found.st_size))
 
 
 def open_regular(path: str | Path) -> tuple[int, os.stat_result]:
@@ -24,7 +45,7 @@ def open_regular(path: str | Path) -> tuple[int, os.stat_result]:
     if stat.S_ISREG(found.st_mode):
         return descriptor, found
     os.close(descriptor)
-    raise OSError(errno.EINVAL, "not a regular file", str(path))
+    raise _not_regular(path)
 
 
 def open_file(path: str | Path) -> BinaryIO:
@@ -49,12 +70,15 @@ def read_from(descriptor: int, size: int, expected: int = _BLOCK) -> bytes:
 def read_regular(path: str | Path, limit: int, offset: int = 0) -> tuple[os.stat_result, bytes]:
     """What a regular file looked like, then at most `limit` of its bytes from `offset` on. Raises
     OSError."""
-    descriptor, found = open_regular(path)
+    descriptor = os.open(path, _FLAGS)
     try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise _not_regular(path)
         if offset:
             os.lseek(descriptor, offset, os.SEEK_SET)
         expected = found.st_size - offset
-        if not 0 <= expected < min(limit, _BLOCK):
+        if not 0 <= expected < limit or expected >= _BLOCK:
             return found, read_from(descriptor, limit, expected)
         data = os.read(descriptor, expected + 1)
         if len(data) > expected:  # it grows
@@ -62,6 +86,10 @@ def read_regular(path: str | Path, limit: int, offset: int = 0) -> tuple[os.stat
         return found, data
     finally:
         os.close(descriptor)
+
+
+def _not_regular(path: str | Path) -> OSError:
+    return OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def read_bytes(path: str | Path, limit: int) -> bytes:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.runs.layout import RunLayout
-from orchestrator.runs.reading import END_OF_TIME, LARGEST, read_bytes, read_tail
+from orchestrator.runs.reading import END_OF_TIME, LARGEST, NUMBER, read_bytes, read_tail
 from orchestrator.runs.words import printable
 
 VERSION = 1
@@ -19,8 +18,7 @@ _MAX_METRICS = 512 << 20
 _LARGEST_MEMORY = 1 << 60
 
 
-@dataclass(frozen=True)
-class RunRecord:
+class RunRecord(NamedTuple):
     """run.json: what submit intended, written before the scheduler was called."""
 
     run_id: str
@@ -39,11 +37,10 @@ class RunRecord:
     argv: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        return json.dumps({"v": VERSION, **asdict(self)}, ensure_ascii=False, indent=2) + "\n"
+        return json.dumps({"v": VERSION, **self._asdict()}, ensure_ascii=False, indent=2) + "\n"
 
 
-@dataclass(frozen=True)
-class ExitRecord:
+class ExitRecord(NamedTuple):
     """How one rank ended, as its shim wrote it."""
 
     rank: int
@@ -69,7 +66,7 @@ class ExitRecord:
 
 def read_record(layout: RunLayout) -> RunRecord | None:
     """run.json, or None where there is none that this version understands."""
-    data = _read_object(f"{layout.root}/{layout.RECORD}")
+    data = _read_object(f"{layout.path}/run.json")
     if data is None or data.get("v") != VERSION:
         return None
     run_id, scheduler, argv = _word(data, "run_id"), _word(data, "scheduler"), data.get("argv")
@@ -200,19 +197,20 @@ def _text(data: dict[str, Any], key: str) -> str:
 def _word(data: dict[str, Any], key: str) -> str:
     """A text that is shown on one line."""
     value = data.get(key)
-    return printable(value) if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    return value if value.isprintable() else printable(value)
 
 
 def _time(data: dict[str, Any], key: str) -> float:
     """In epoch seconds; 0 where there is none that a calendar knows."""
     value = data.get(key)
-    return float(value) if isinstance(value, int | float) and 0 <= value < END_OF_TIME else 0.0
+    return float(value) if isinstance(value, NUMBER) and 0 <= value < END_OF_TIME else 0.0
 
 
 def _optional_integer(data: dict[str, Any], key: str, most: int = LARGEST) -> int | None:
     value = data.get(key)
-    counts = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= most
-    return value if counts else None
+    return value if type(value) is int and -most <= value <= most else None  # a bool is no number
 
 
 def _integer(data: dict[str, Any], key: str, *, least: int = 0) -> int:

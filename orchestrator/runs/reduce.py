@@ -6,22 +6,15 @@ The rules are asked in turn and the first that knows answers. Absence of evidenc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 from orchestrator.runs.attempts import Attempt
+from orchestrator.runs.case import Case, Evidence
 from orchestrator.runs.events import Event
 from orchestrator.runs.facts import Facts, gather
+from orchestrator.runs.node_verdict import failed_by_nodes
 from orchestrator.runs.process import Liveness
-from orchestrator.runs.records import RunRecord
 from orchestrator.runs.state import RunState, State
-from orchestrator.runs.words import blame, exit_words, is_launch_reason, launch_error, sentence
-from orchestrator.schedulers.base import JobInfo, JobState
-
-HEARTBEAT_SECONDS = 120
-"""An agent heard of within this time (four beats) is taken to be alive."""
-
-JOB_OVER = frozenset(JobState) - {JobState.PENDING, JobState.RUNNING, JobState.UNKNOWN}
+from orchestrator.runs.words import blame, exit_words, is_launch_reason
+from orchestrator.schedulers.base import JobState
 
 _TOLD = {
     JobState.OUT_OF_MEMORY: (State.OUT_OF_MEMORY, "the job ran out of host memory"),
@@ -34,15 +27,6 @@ _TOLD = {
 MAY_COME_BACK = frozenset({JobState.PREEMPTED, JobState.NODE_FAILURE})
 
 
-class Evidence(NamedTuple):
-    record: RunRecord
-    events: Sequence[Event]
-    job: JobInfo | None = None
-    """What the scheduler says now; None where it was not asked."""
-    heartbeat: float | None = None
-    """Newest one of the newest attempt, in epoch seconds; None where none was looked for."""
-
-
 def reduce(evidence: Evidence, *, now: float, alive: Liveness) -> RunState:
     """The state of a run. A result that is `final` needs no scheduler, now or later."""
     return judge(evidence, gather(evidence.events), now=now, alive=alive)
@@ -50,7 +34,7 @@ def reduce(evidence: Evidence, *, now: float, alive: Liveness) -> RunState:
 
 def judge(evidence: Evidence, facts: Facts, *, now: float, alive: Liveness) -> RunState:
     """The same where it is known what the events say."""
-    case = _Case(evidence, facts, now, alive)
+    case = Case(evidence, facts, now, alive)
     return (
         _not_submitted(case)
         or _completed(case)
@@ -58,45 +42,14 @@ def judge(evidence: Evidence, facts: Facts, *, now: float, alive: Liveness) -> R
         or _named_by_scheduler(case)
         or _to_be_retried(case)
         or _judged_by_supervisor(case)
-        or _failed_by_nodes(case)
+        or failed_by_nodes(case)
         or _ended_by_supervisor(case)
         or _failed_by_scheduler(case)
         or _not_ended(case)
     )
 
 
-class _Case:
-    """The evidence of one run, with the words that the rules share."""
-
-    def __init__(self, evidence: Evidence, facts: Facts, now: float, alive: Liveness) -> None:
-        self.facts = facts
-        self.base = facts.base
-        self.record = evidence.record
-        self.now = now
-        self.heartbeat = evidence.heartbeat
-        job = evidence.job
-        if facts.noted is not None and (job is None or job.state == JobState.UNKNOWN):
-            job = facts.noted
-        self.job_state = job.state if job else None
-        self.job_reason = job.reason if job else ""
-        self.job_over = job is not None and job.state in JOB_OVER
-        self.retried = facts.end is not None and facts.end.retry
-        self.supervised = facts.supervisor is not None
-        self.supervisor_alive = alive(facts.supervisor) if facts.supervisor else None
-        self.nodes_ended = (
-            self.base.all_nodes_ended if len(self.base.nodes) >= self.record.nodes else None
-        )
-
-    def final(self, state: State, reason: str, ended: float | None = None) -> RunState:
-        ended = ended or self.base.last_end or self.facts.noted_at
-        return self.base._replace(state=state, reason=sentence(reason), ended=ended, final=True)
-
-    def for_now(self, state: State, reason: str) -> RunState:
-        ended = (self.base.last_end or self.facts.noted_at) if state.ended else None
-        return self.base._replace(state=state, reason=sentence(reason), ended=ended)
-
-
-def _not_submitted(case: _Case) -> RunState | None:
+def _not_submitted(case: Case) -> RunState | None:
     failed = case.facts.submit_failed
     if failed is not None:
         message = failed.text("message") or "the submission failed"
@@ -108,7 +61,7 @@ def _not_submitted(case: _Case) -> RunState | None:
     return case.for_now(State.UNKNOWN, "its submission left no trace")
 
 
-def _completed(case: _Case) -> RunState | None:
+def _completed(case: Case) -> RunState | None:
     """Every node ended, with all its ranks there and 0.
 
     The ranks of all nodes together are 0 to world size - 1: nodes that did not find each other
@@ -125,7 +78,7 @@ def _completed(case: _Case) -> RunState | None:
     return case.final(State.COMPLETED, f"{which} exited with 0", case.nodes_ended)
 
 
-def _cancelled(case: _Case) -> RunState | None:
+def _cancelled(case: Case) -> RunState | None:
     """Cancelled before anything had gone wrong, and evidently over."""
     cancel, failure, end = case.facts.cancel, case.base.failure, case.facts.supervisor_ended
     gone_wrong = [t for t in (failure and failure.t, case.nodes_ended, end and end.t) if t]
@@ -144,7 +97,7 @@ def _cancel_words(cancel: Event) -> str:
     return f"cancelled by {user}" if user else "cancelled"
 
 
-def _named_by_scheduler(case: _Case) -> RunState | None:
+def _named_by_scheduler(case: Case) -> RunState | None:
     """Ends that only the scheduler can name."""
     if case.job_state not in _TOLD:
         return None
@@ -157,13 +110,13 @@ def _named_by_scheduler(case: _Case) -> RunState | None:
     return told(state, f"{words}{first}")
 
 
-def _to_be_retried(case: _Case) -> RunState | None:
+def _to_be_retried(case: Case) -> RunState | None:
     """The attempt is over, and another is to follow it."""
     end = case.facts.end
     if end is None or not end.retry or case.job_state == JobState.PENDING:
         return None
     how = _end_words(end)
-    if _supervisor_is_gone(case):
+    if case.supervisor_is_gone:
         return case.final(end.state, f"{how}; what was to start it again is gone")
     if case.job_over:
         return case.for_now(end.state, f"{how}; it was to be started again")
@@ -175,7 +128,7 @@ def _to_be_retried(case: _Case) -> RunState | None:
     return case.for_now(State.PENDING, f"to be {place}: {how}")
 
 
-def _judged_by_supervisor(case: _Case) -> RunState | None:
+def _judged_by_supervisor(case: Case) -> RunState | None:
     """Whoever started the attempt has seen how it ended, and that nothing follows."""
     end = case.facts.end
     if end is None or end.retry or end.end_class == State.UNKNOWN:
@@ -192,75 +145,7 @@ def _end_words(end: Attempt) -> str:
     return f"attempt {end.number} ended, {end.end_class}{words}"
 
 
-def _failed_by_nodes(case: _Case) -> RunState | None:
-    """What the agents reported, once they all did or nobody is left who could."""
-    failure = case.base.failure
-    if case.job_state == JobState.PENDING:
-        return None  # requeued: the next attempt decides
-    if case.nodes_ended is None and not (failure is not None and _nobody_left(case)):
-        return None
-    for node in case.base.nodes:
-        if is_launch_reason(node.reason):
-            return _failed(case, State.LAUNCH_ERROR, launch_error(node))
-    if _were_told_to_stop(case):
-        return _terminated(case)
-    if failure is None:
-        return _failed(case, State.FAILED, _unnamed_failure(case))
-    # A signal may have been the out-of-memory killer's, or a preemption's: the scheduler knows.
-    return _failed(case, State.FAILED, blame(failure))
-
-
-def _failed(case: _Case, state: State, words: str) -> RunState:
-    """For good only where nobody is left who may start another attempt, and where the signal that
-    ended a rank cannot have been the out-of-memory killer's or a preemption's."""
-    failure, end = case.base.failure, case.facts.end
-    judged = end is not None and (failure is None or not failure.from_outside)
-    if case.job_over or judged or _supervisor_is_gone(case):
-        return case.final(state, words)
-    if case.supervisor_alive or case.job_state == JobState.RUNNING:
-        return case.for_now(State.RUNNING, f"ending: {words}")
-    return case.for_now(state, words)
-
-
-def _supervisor_is_gone(case: _Case) -> bool:
-    return case.facts.supervisor_ended is not None or case.supervisor_alive is False
-
-
-def _were_told_to_stop(case: _Case) -> bool:
-    """SIGTERM came to the nodes first. After a failure SLURM sends it to the others as well."""
-    told = {node.node for node in case.base.nodes if node.reason in ("terminated", "stopped")}
-    failure = case.base.failure
-    return bool(told) and (failure is None or failure.node in told)
-
-
-def _nobody_left(case: _Case) -> bool:
-    if case.job_state == JobState.UNKNOWN:
-        return not _heart_beats(case)
-    return case.job_over
-
-
-def _terminated(case: _Case) -> RunState:
-    """SIGTERM came to the nodes, and no cancel of ptx's own explains it."""
-    orphaned = case.supervisor_alive is False and case.facts.supervisor_ended is None
-    words = "the supervisor died" if orphaned else "its nodes were told to stop (SIGTERM)"
-    if case.base.failure is not None:
-        words = f"{words}; first to end was {blame(case.base.failure)}"
-    if case.supervised or case.job_over:
-        return case.final(State.FAILED, words)
-    if case.job_state == JobState.RUNNING:
-        return case.for_now(State.RUNNING, words)
-    return case.for_now(State.UNKNOWN, f"{words}, and the scheduler has not said why")
-
-
-def _unnamed_failure(case: _Case) -> str:
-    for rank, code in sorted(case.base.ranks.items()):
-        if code:
-            return f"rank {rank} {exit_words(code)}"
-    missing = case.record.world_size - len(case.base.ranks)
-    return f"{missing} of {case.record.world_size} ranks left no exit record"
-
-
-def _ended_by_supervisor(case: _Case) -> RunState | None:
+def _ended_by_supervisor(case: Case) -> RunState | None:
     """A run on this machine whose agent left no verdict."""
     end = case.facts.supervisor_ended
     if end is not None:
@@ -274,7 +159,7 @@ def _ended_by_supervisor(case: _Case) -> RunState | None:
     return None
 
 
-def _failed_by_scheduler(case: _Case) -> RunState | None:
+def _failed_by_scheduler(case: Case) -> RunState | None:
     """The scheduler calls it over, yet not every node has reported."""
     if not case.job_over:
         return None
@@ -291,11 +176,11 @@ def _failed_by_scheduler(case: _Case) -> RunState | None:
     return case.final(State.FAILED, f"the job failed{told}{which}")
 
 
-def _not_ended(case: _Case) -> RunState:
+def _not_ended(case: Case) -> RunState:
     if case.job_state == JobState.PENDING:
         why = f" ({case.job_reason})" if case.job_reason else ""
         return case.for_now(State.PENDING, f"waiting in the queue{why}")
-    if not (case.job_state == JobState.RUNNING or case.supervisor_alive or _heart_beats(case)):
+    if not (case.job_state == JobState.RUNNING or case.supervisor_alive or case.heart_beats):
         return case.for_now(State.UNKNOWN, _why_unknown(case))
     if case.facts.cancel is not None:
         return case.for_now(State.RUNNING, "cancelled; its processes are ending")
@@ -312,11 +197,7 @@ def _not_ended(case: _Case) -> RunState:
     return case.for_now(State.PENDING if case.base.attempt is None else State.RUNNING, "starting")
 
 
-def _heart_beats(case: _Case) -> bool:
-    return case.heartbeat is not None and case.now - case.heartbeat < HEARTBEAT_SECONDS
-
-
-def _why_unknown(case: _Case) -> str:
+def _why_unknown(case: Case) -> str:
     told = f" ({case.job_reason})" if case.job_reason else ""
     if case.heartbeat is not None:
         silence = int(case.now - case.heartbeat)

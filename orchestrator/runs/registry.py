@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Conflict, NotFound, UserError
-from orchestrator.runs.events import Mark
 from orchestrator.runs.files import replace
 from orchestrator.runs.layout import RunLayout
-from orchestrator.runs.reading import read_bytes
-from orchestrator.runs.records import RunRecord, read_record
+from orchestrator.runs.reading import Mark, read_bytes
 from orchestrator.runs.root import registry_folder, runs_root
+from orchestrator.runs.spec_given import is_spec, not_a_run
 
 if TYPE_CHECKING:
     from orchestrator.runs.index import Index
+    from orchestrator.runs.records import RunRecord
 
 _LAST = re.compile(r"@last(?:~(\d{1,6}))?")
 _SHOWN = 8
@@ -46,6 +46,8 @@ def resolve(text: str, *, root: Path | None = None) -> RunLayout:
     `root` limits the search to one folder for runs; otherwise the registry and the current root
     are searched. Raises NotFound, or Conflict where a prefix fits several runs.
     """
+    if is_spec(text):
+        raise not_a_run(text, all_runs(root=root))
     if "/" in text or text in (".", ".."):
         return _at_path(text)
     if text.startswith("@"):
@@ -75,9 +77,11 @@ def name_of(layout: RunLayout) -> str:
 
 def all_runs(*, root: Path | None = None) -> list[tuple[RunRecord, RunLayout]]:
     """Every run that still has its folder, newest first."""
+    from orchestrator.runs.records import read_record
+
     runs = []
     for path in folders(root):
-        layout = RunLayout(Path(path))
+        layout = RunLayout(path)
         record = read_record(layout)
         if record is not None:
             runs.append((record, layout))
@@ -138,7 +142,9 @@ def _row(name: str) -> str | None:
         target = read_bytes(registry_folder() / name, _LONGEST_PATH).rstrip(b"\n")
     except (OSError, ValueError):
         return None
-    return os.fsdecode(target) if target.startswith(b"/") and b"\0" not in target else None
+    if not target.startswith(b"/") or b"\0" in target:
+        return None
+    return os.fspath(Path(os.fsdecode(target)))
 
 
 def _names(folder: Path) -> list[str]:

@@ -6,7 +6,7 @@ The newest one that came to something says how the run stands; what earlier ones
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.runs.events import Event
@@ -101,4 +101,4 @@ def record_now(record: RunRecord, events: Sequence[Event]) -> RunRecord:
         changed[name] = one.intent.text(name) or getattr(record, name)
     for name in ("nodes", "procs_per_node", "world_size"):
         changed[name] = max(1, one.intent.integer(name, getattr(record, name)))
-    return replace(record, **changed)
+    return record._replace(**changed)

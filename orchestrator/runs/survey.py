@@ -5,28 +5,35 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from orchestrator.runs.events import read_events
-from orchestrator.runs.index import Entry, Index, entry_of
+from orchestrator.runs.ask import ask_scheduler
+from orchestrator.runs.index import Entry, Index
 from orchestrator.runs.layout import RunLayout
-from orchestrator.runs.observe import Observed, Observer, ask_scheduler
 from orchestrator.runs.registry import folders
-from orchestrator.runs.row import RunRow, row_of
+from orchestrator.runs.row import RunRow
+from orchestrator.runs.run_reader import Asked, RunReader, from_plain
 from orchestrator.runs.team import Team
 from orchestrator.schedulers.base import JobInfo, JobState
 
-_MANY = 500
-"""Runs to read from which on several processes do it: half a second's work for one."""
+if TYPE_CHECKING:
+    from orchestrator.runs.events import Event
+
+_SHARE = 4000
+"""Folders that the index knows of, from which on another process has a look at some of them: the
+work of a few times what it takes to make the process."""
+_READ = 20
+"""As many of them are looked at while one run is read."""
 _WORKERS = 8
 """At most: what they wait for is one file system."""
-_LEFT: dict[str, tuple[Observer, Observed]] = {}
-"""What this process has read and a scheduler is yet to be asked about, by path."""
-Found = tuple[RunRow, Entry | None]
-"""A run, and what the index may keep of it."""
+_AGE = attrgetter("created", "run_id")
+Found = dict[str, tuple[RunRow, Entry | None]]
+"""By path: a run, and what the index may keep of it."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +55,15 @@ def survey(root: Path | None = None) -> Survey:
 
 def _survey(root: Path | None) -> Survey:
     index = Index.of(root)
-    found: dict[str, Found] = {}
-    unread: list[str] = []
-    for path in folders(root, index):
-        entry = index.get(path)
-        if entry is not None and entry.holds():
-            found[path] = (entry.row, entry)
-        else:
-            unread.append(path)
+    paths = folders(root, index)
+    reader = RunReader(paths, index)
     troubles: list[str] = []
-    with Team(_workers(len(unread))) as team:
-        read = zip(unread, team.map(_read, unread, str), strict=True)
-        found |= {path: one for path, one in read if one is not None}
-        fresh = _ask(found, team, troubles).union(unread)
-    _LEFT.clear()
+    with Team(_workers(paths, index), reader) as team:
+        found, fresh = _look(paths, index, reader, team)
+        fresh += _ask(found, paths, reader, team, troubles)
     entries = {path: entry for path, (_, entry) in found.items() if entry is not None}
-    index.keep(entries, len(fresh))
-    rows = sorted((row for row, _ in found.values()), key=_age, reverse=True)
+    index.keep(entries, fresh)
+    rows = sorted([row for row, _ in found.values()], key=_AGE, reverse=True)
     return Survey(rows, tuple(troubles), index)
 
 
@@ -82,50 +81,64 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _age(row: RunRow) -> tuple[float, str]:
-    return row.created, row.run_id
+def _workers(paths: Sequence[str], index: Index) -> int:
+    looks = len(paths) + _READ * sum([index.get(path) is None for path in paths])
+    return min(_WORKERS, len(os.sched_getaffinity(0)), looks // _SHARE + 1)
 
 
-def _read(path: str) -> Found | None:
-    """From the run folder alone; None for what is no run."""
-    observer, run = _observed(path)
-    if run is None:
-        return None
-    if not run.state.final:
-        _LEFT[path] = observer, run
-    return _found(observer, run)
+def _look(paths: Sequence[str], index: Index, reader: RunReader, team: Team) -> tuple[Found, int]:
+    """The runs, and how many of them the index did not have."""
+    found: Found = {}
+    fresh = 0
+    for path, told in zip(paths, team.share(reader.look, len(paths)), strict=True):
+        entry = index.get(path)
+        if told is True and entry is not None:
+            found[path] = entry.row, entry
+            continue
+        fresh += 1
+        if told:
+            found[path] = from_plain(told)
+    return found, fresh
 
 
-def _found(observer: Observer, run: Observed) -> Found:
-    row = row_of(run)
-    job = None if run.job is None else [run.job.state.value, run.job.reason]
-    return row, entry_of(row, observer.folder, observer.files, job, looked_ns=observer.looked_ns)
-
-
-def _ask(found: dict[str, Found], team: Team, troubles: list[str]) -> set[str]:
-    """Put what the schedulers say into `found`; the runs that had to be judged again for it."""
-    said: dict[str, JobInfo | None] = {}
+def _ask(
+    found: Found, every: Sequence[str], reader: RunReader, team: Team, troubles: list[str]
+) -> int:
+    """Put what the schedulers say into `found`; how many runs had to be judged again for it."""
+    said: dict[str, Asked] = {}
     schedulers: dict[str, list[str]] = {}
     for path, (row, _) in found.items():
         if not row.final:
             schedulers.setdefault(row.scheduler, []).append(path)
     for name, paths in sorted(schedulers.items()):
-        rows = [found[path][0] for path in paths]
-        layouts = {row.job_id: RunLayout(Path(row.path)) for row in rows if row.job_id}
-        left = [RunLayout(Path(row.path)) for row in rows if row.unsettled]
-        unsettled = [(layout, read_events(layout)) for layout in left]
-        jobs = ask_scheduler(name, layouts, unsettled, troubles)
+        jobs = _jobs(name, [found[path][0] for path in paths], troubles)
         for path in paths:
             row, entry = found[path]
             job = jobs.get(row.job_id or "")
             if entry is None or not _said_before(job, entry):
-                said[path] = job
-    for path, one in zip(said, team.map(_judge, list(said.items()), _path), strict=True):
-        if one is None:  # deleted while we looked
+                said[path] = _asked(path, job)
+    numbers = {path: number for number, path in enumerate(every)} if said else {}
+    asked = [(numbers[path], one) for path, one in said.items()]
+    for path, told in zip(said, team.again(reader.judge, asked), strict=True):
+        if told:
+            found[path] = from_plain(told)
+        else:  # deleted while we looked
             del found[path]
-        else:
-            found[path] = one
-    return set(said)
+    return len(said)
+
+
+def _jobs(name: str, rows: Sequence[RunRow], troubles: list[str]) -> dict[str, JobInfo]:
+    """By job id, what the scheduler `name` says of them."""
+    layouts = {row.job_id: RunLayout(row.path) for row in rows if row.job_id}
+    left = [_with_events(row) for row in rows if row.unsettled]
+    return ask_scheduler(name, layouts, left, troubles)
+
+
+def _with_events(row: RunRow) -> tuple[RunLayout, Sequence[Event]]:
+    from orchestrator.runs.events import read_events
+
+    layout = RunLayout(row.path)
+    return layout, read_events(layout)
 
 
 def _said_before(job: JobInfo | None, entry: Entry) -> bool:
@@ -135,23 +148,5 @@ def _said_before(job: JobInfo | None, entry: Entry) -> bool:
     return entry.job == [job.state.value, job.reason]
 
 
-def _judge(asked: tuple[str, JobInfo | None]) -> Found | None:
-    """With the scheduler's word; not read again where that says nothing new."""
-    path, job = asked
-    observer, run = _LEFT.pop(path) if path in _LEFT else _observed(path)
-    if run is None:
-        return None
-    return _found(observer, run if run.state.final else observer.with_job(run, job))
-
-
-def _path(asked: tuple[str, JobInfo | None]) -> str:
-    return asked[0]
-
-
-def _observed(path: str) -> tuple[Observer, Observed | None]:
-    observer = Observer(RunLayout(Path(path)))
-    return observer, observer.from_events()
-
-
-def _workers(unread: int) -> int:
-    return min(_WORKERS, len(os.sched_getaffinity(0)), unread // _MANY + 1)
+def _asked(path: str, job: JobInfo | None) -> Asked:
+    return (path, None, "") if job is None else (path, job.state.value, job.reason)

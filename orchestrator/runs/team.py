@@ -1,21 +1,33 @@
-"""One thing done to thousands of items by this process and copies of it.
+"""Work on thousands of things, done by this process and copies of it.
 
-A copy is a fork, so it begins at once with all that is imported; it keeps what it learns about its
-share of the items until the team is left, and items that were its own go to it again.
+A copy is a fork, so it begins at once with all that is imported and read; it keeps what it learns
+about the things that it took until the team is left, and what follows about those goes to it again.
+Between the processes travel plain values only: tuples, lists, dicts, texts, numbers. That takes a
+fifth of the time that pickle does.
 """
 
 from __future__ import annotations
 
 import contextlib
+import marshal
 import os
-import pickle
 import signal
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, Self, TypeVar
+from typing import Any, BinaryIO, NamedTuple, Self
 
-Item = TypeVar("Item")
-Work = Callable[[Any], Any]
+_LENGTH = 8
+"""Bytes before each value, which say how many it takes."""
+_FORMAT = 2
+"""Of marshal: the last that does not look for what it has written before, at half the time."""
+_NUMBER = 4
+"""Bytes of a number in the queue."""
+_PIECE, _PIECES = 64, 4000
+"""Things taken at a time at the least, and times at the most: as many as a pipe has room for."""
+Work = Callable[[int, int], list[Any]]
+"""A method of the member: what it tells of each of the things from one number to before another."""
+More = Callable[[Sequence[Any]], list[Any]]
+"""A method of the member: what it tells of each of these."""
 
 
 class _Copy(NamedTuple):
@@ -25,18 +37,25 @@ class _Copy(NamedTuple):
 
 
 class Team:
-    """`size` processes, this one among them; they end with the `with` block."""
+    """`size` processes, this one among them; they end with the `with` block. `member` does the
+    work: in each copy, its copy."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, member: object) -> None:
         self._copies: list[_Copy] = []
         self._size = size
+        self._member = member
+        self._queue: list[int] = []
+        """A pipe with the numbers of pieces that nobody has taken: where they come out, for all,
+        and where this process puts them in, until it has."""
+        self._owners: list[int] = []
+        """Who took each of the things: 0 for this process."""
 
     def __enter__(self) -> Self:
-        try:
+        self._queue = list(os.pipe())
+        with contextlib.suppress(OSError):  # as many as this user may have: fewer do it, too
             for _ in range(self._size - 1):
-                self._copies.append(_fork(self._copies))
-        except OSError:  # as many as this user may have: fewer do it, too
-            self._size = 1 + len(self._copies)
+                self._copies.append(_fork(self._member, self._queue, self._copies))
+        self._size = 1 + len(self._copies)
         return self
 
     def __exit__(
@@ -53,23 +72,47 @@ class Team:
                 copy.orders.close()
             with contextlib.suppress(ChildProcessError):  # where SIGCHLD is ignored there is none
                 os.waitpid(copy.pid, 0)
+        for end in self._queue:
+            os.close(end)
 
-    def map(self, work: Work, items: Sequence[Item], key: Callable[[Item], str]) -> list[Any]:
-        """`work`, a function of a module, of each of `items`, in order; those of the same `key` are
-        always done by the same process. Raises what `work` raises."""
-        owners = [hash(key(item)) % self._size for item in items]
-        shares: list[list[Item]] = [[] for _ in range(self._size)]
-        for owner, item in zip(owners, items, strict=True):
-            shares[owner].append(item)
+    def share(self, work: Work, count: int) -> list[Any]:
+        """What `work` tells of each of `count` things, in order, each taken by whoever is free.
+        Once in a team's life. Raises what `work` raises."""
+        size = max(_PIECE, count // _PIECES + 1)
+        pieces = range(-(-count // size))
+        fill = self._queue.pop()
+        os.write(fill, b"".join([piece.to_bytes(_NUMBER, "big") for piece in pieces]))
+        os.close(fill)
+        for copy in self._copies:
+            _send(copy, (work.__name__, None, size, count))
+        done = _take_pieces(self._queue[0], work, size, count)
+        owner = dict.fromkeys(done, 0)
+        for number, copy in enumerate(self._copies, 1):
+            told: dict[int, list[Any]] = _receive(copy.answers) or {}
+            done |= told
+            owner |= dict.fromkeys(told, number)
+        for piece in pieces:
+            if piece not in done:  # taken by one that was lost
+                done[piece], owner[piece] = _do(work, piece, size, count), 0
+        self._owners = [owner[piece] for piece in pieces for _ in done[piece]]
+        return [told for piece in pieces for told in done[piece]]
+
+    def again(self, work: More, asked: Sequence[tuple[int, Any]]) -> list[Any]:
+        """What `work` tells of each, in order: the number of one of the things, and what is asked
+        of it, by the process that had it. Raises what `work` raises."""
+        shares: list[list[Any]] = [[] for _ in range(self._size)]
+        for number, what in asked:
+            shares[self._owners[number]].append(what)
         for copy, share in zip(self._copies, shares[1:], strict=True):
-            _send(copy, work, share)
-        done = [iter([work(item) for item in shares[0]])]
+            _send(copy, (work.__name__, share, 0, 0))
+        told = [iter(work(shares[0]))]
         for copy, share in zip(self._copies, shares[1:], strict=True):
-            done.append(iter(_receive(copy, work, share)))
-        return [next(done[owner]) for owner in owners]
+            answers = _receive(copy.answers)
+            told.append(iter(work(share) if answers is None else answers))
+        return [next(told[self._owners[number]]) for number, _ in asked]
 
 
-def _fork(others: Sequence[_Copy]) -> _Copy:
+def _fork(member: object, queue: Sequence[int], others: Sequence[_Copy]) -> _Copy:
     orders, answers = os.pipe(), os.pipe()
     try:
         pid = os.fork()
@@ -83,33 +126,51 @@ def _fork(others: Sequence[_Copy]) -> _Copy:
         return _Copy(pid, os.fdopen(orders[1], "wb"), os.fdopen(answers[0], "rb"))
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's to tell
-        os.close(orders[1])
-        os.close(answers[0])
-        for other in others:  # else they would never see the end of their orders
+        for end in (orders[1], answers[0], queue[1]):  # else nobody would ever see their end
+            os.close(end)
+        for other in others:
             os.close(other.orders.fileno())
             os.close(other.answers.fileno())
-        _obey(os.fdopen(orders[0], "rb"), os.fdopen(answers[1], "wb"))
+        _obey(member, queue[0], os.fdopen(orders[0], "rb"), os.fdopen(answers[1], "wb"))
     finally:
         os._exit(0)  # nothing of what the first process had open is flushed twice
 
 
-def _obey(orders: BinaryIO, answers: BinaryIO) -> None:
+def _obey(member: object, queue: int, orders: BinaryIO, answers: BinaryIO) -> None:
     """Until there are no more orders; an error ends it, and is met again by the first process."""
-    while True:
-        work, items = pickle.load(orders)  # noqa: S301 - from our own process
-        pickle.dump([work(item) for item in items], answers, pickle.HIGHEST_PROTOCOL)
-        answers.flush()
+    while (order := _receive(orders)) is not None:
+        name, items, size, count = order
+        work = getattr(member, name)
+        told = _take_pieces(queue, work, size, count) if items is None else work(items)
+        _give(answers, told)
 
 
-def _send(copy: _Copy, work: Work, share: Sequence[Any]) -> None:
-    with contextlib.suppress(BrokenPipeError):  # it was killed, as `_receive` will see
-        pickle.dump((work, share), copy.orders, pickle.HIGHEST_PROTOCOL)
-        copy.orders.flush()
+def _take_pieces(queue: int, work: Work, size: int, count: int) -> dict[int, list[Any]]:
+    """One after the other, until nobody has any left; what `work` tells of each."""
+    done = {}
+    while number := os.read(queue, _NUMBER):
+        piece = int.from_bytes(number, "big")
+        done[piece] = _do(work, piece, size, count)
+    return done
 
 
-def _receive(copy: _Copy, work: Work, share: Sequence[Any]) -> list[Any]:
-    try:
-        found: list[Any] = pickle.load(copy.answers)  # noqa: S301 - from our own process
-    except (EOFError, pickle.UnpicklingError):
-        return [work(item) for item in share]
-    return found
+def _do(work: Work, piece: int, size: int, count: int) -> list[Any]:
+    return work(piece * size, min((piece + 1) * size, count))
+
+
+def _send(copy: _Copy, order: tuple[Any, ...]) -> None:
+    with contextlib.suppress(BrokenPipeError):  # it was killed, as no answer will tell
+        _give(copy.orders, order)
+
+
+def _give(pipe: BinaryIO, value: Any) -> None:
+    data = marshal.dumps(value, _FORMAT)
+    pipe.write(len(data).to_bytes(_LENGTH, "big") + data)
+    pipe.flush()
+
+
+def _receive(pipe: BinaryIO) -> Any:
+    """None where the pipe ended before a value was whole."""
+    size = int.from_bytes(pipe.read(_LENGTH), "big")
+    data = pipe.read(size)
+    return marshal.loads(data) if size and len(data) == size else None  # noqa: S302 - our own

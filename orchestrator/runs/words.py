@@ -57,6 +57,11 @@ def sentence(text: str) -> str:
     return line if line.endswith((".", "!", "?")) else f"{line}."
 
 
+def clause(text: str) -> str:
+    """A sentence as a part of another one; a name in capitals stays."""
+    return text if text[:2].isupper() else text[:1].lower() + text[1:]
+
+
 def printable(text: str) -> str:
     """What a rank or a file said must not steer the terminal that shows it."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)

@@ -120,3 +120,19 @@ def test_a_closed_pipe_is_no_traceback_and_no_failed_job(ptx: Ptx) -> None:
             141,
             "",
         )
+
+
+@pytest.mark.parametrize("command", ["why", "logs", "top", "metrics", "plot", "wait"])
+def test_who_names_no_run_is_told_of_the_newest(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command]) == 2
+    assert f"`ptx {command} @last` takes the newest run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["cancel", "resume"])
+def test_nobody_is_told_to_change_whatever_run_is_the_newest(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command]) == 2
+    assert "@last" not in capsys.readouterr().err

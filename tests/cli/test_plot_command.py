@@ -7,6 +7,7 @@ import math
 import os
 import pty
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,39 @@ def test_samples_of_a_run_without_reports_are_drawn_along_the_time(ptx: Ptx) -> 
     assert "GPU utilisation" in ptx.ok("plot", "measured", "--x", "time")
 
 
+def test_a_page_goes_to_stdout_and_the_words_beside_it(ptx: Ptx, run: MadeRun) -> None:
+    done = ptx("plot", "lm", "--html", "-")
+    assert done.returncode == 0
+    assert done.stdout.startswith("<!doctype html>") and done.stdout.endswith("</html>\n")
+    assert "Open it in a browser" in done.stderr
+    assert not Path("-").exists()
+    both = json.loads(ptx("plot", "lm", "--html", "-", "--json").stdout)
+    assert "would both write to stdout" in both["error"]["message"]
+
+
+def test_a_page_is_put_where_it_was_whole_and_through_a_link(ptx: Ptx, run: MadeRun) -> None:
+    page, link = ptx.runs / "page.html", ptx.runs / "link.html"
+    page.write_text("old")
+    page.chmod(0o640)
+    link.symlink_to(page)
+    with page.open() as reader:  # whoever has it open goes on with the old one
+        ptx.ok("plot", "lm", "--html", str(link))
+        assert reader.read() == "old"
+    assert link.is_symlink() and page.read_text().startswith("<!doctype html>")
+    assert page.stat().st_mode & 0o777 == 0o640
+    assert not list(ptx.runs.glob(".page*"))
+
+
+def test_a_pipe_is_written_to_and_stays_one(ptx: Ptx, run: MadeRun) -> None:
+    pipe = ptx.runs / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        ptx.ok("plot", "lm", "--html", str(pipe))
+        assert read.result(60).endswith("</html>\n")
+    assert pipe.is_fifo()
+
+
 @pytest.mark.slow
 def test_a_page_is_one_bounded_file_that_keeps_the_extremes(ptx: Ptx) -> None:
     spikes = {7_777: 99.0, 20_001: -3.0, 15_000: math.nan}
@@ -150,8 +184,11 @@ def test_a_page_is_one_bounded_file_that_keeps_the_extremes(ptx: Ptx) -> None:
         (["lm", "--x", "epoch"], 2, "--x 'epoch' is no axis"),
         (["lm", "--metric", "lost"], 2, "--metric 'lost' is unknown"),
         (["lm", "--metric", "mfu"], 3, "no mfu"),
-        (["silent"], 3, "has no metrics yet"),
-        (["measured"], 3, "No step was reported"),
+        (["silent"], 3, "silent-bbbbbb has reported no metrics."),
+        (["silent", "mute"], 3, "None of these 2 runs has reported metrics."),
+        (["measured"], 3, "measured-cccccc has reported no metrics."),
+        (["measured"], 3, "`ptx plot measured-cccccc --x time` draws"),
+        (["silent", "--x", "time"], 3, "`ptx logs silent-bbbbbb` shows"),
         (["lm", "--html", "/nowhere/at/all.html"], 2, "cannot be written"),
         ([], 2, "Missing argument"),
     ],
@@ -160,6 +197,7 @@ def test_what_cannot_be_drawn_is_told_in_one_sentence(
     ptx: Ptx, run: MadeRun, argv: list[str], code: int, said: str
 ) -> None:
     MadeRun(ptx.runs, "silent-bbbbbb").submitted()
+    MadeRun(ptx.runs, "mute-dddddd").submitted()
     sampled(MadeRun(ptx.runs, "measured-cccccc").completed(), range(10, 100, 5))
     done = ptx("plot", *argv)
     assert (done.returncode, done.stdout) == (code, "")

@@ -21,7 +21,10 @@ from support.ptx import CHECKOUT, Ptx, eventually
 from orchestrator.cli.main import main
 from orchestrator.cli.run_choice import Choice, count_words, cut, parse_states
 from orchestrator.runs import survey as survey_module
+from orchestrator.runs import team as team_module
 from orchestrator.runs.events import EventReader
+from orchestrator.runs.index import Index
+from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.row import RunRow
 from orchestrator.runs.survey import survey
 
@@ -110,7 +113,7 @@ def test_the_index_is_never_the_truth(
     before = states(capsys)
     (index,) = (tmp_path / "state/ptx/index").iterdir()
     again = MadeRun.__new__(MadeRun)
-    again.layout = survey_module.RunLayout(root / "r-000000")
+    again.layout = RunLayout(root / "r-000000")
     events = again.layout.events / "resume-001.jsonl"
     intent = {"v": 1, "t": LONG_AGO + 90, "type": "intent", "submission": 1, "attempt": 1}
     events.write_text(json.dumps(intent) + "\n")
@@ -148,10 +151,25 @@ def test_a_damaged_index_is_none(
                 "bit": data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :],
                 "empty": b"",
                 "noise": os.urandom(3000),
-                "other version": data.replace(b"ptx index 1", b"ptx index 9", 1),
+                "other version": data.replace(b"ptx index ", b"ptx index 9", 1),
             }[damage]
         )
     assert states(capsys) == told
+
+
+def test_an_index_of_another_folder_or_of_another_user_is_none(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many(root)
+    states(capsys)
+    (path,) = (tmp_path / "state/ptx/index").iterdir()
+    run = str(root / "r-000000")
+    mine = Index.of(None)
+    assert mine.get(run) is not None
+    assert Index(path, b"another folder").get(run) is None
+    if os.geteuid() == 0:
+        os.chown(path, 12345, 12345)
+        assert Index.of(None).get(run) is None
 
 
 def test_an_append_to_an_old_file_of_a_live_run_is_seen(
@@ -164,7 +182,7 @@ def test_an_append_to_an_old_file_of_a_live_run_is_seen(
     slurm.write_text("".join(f"{number}|RUNNING|None\n" for number in range(25)))
     assert set(states(capsys).values()) == {"running"}
     run = MadeRun.__new__(MadeRun)
-    run.layout, run.procs, run.created = survey_module.RunLayout(root / "r-000007"), 2, LONG_AGO
+    run.layout, run.procs, run.created = RunLayout(root / "r-000007"), 2, LONG_AGO
     run.ended([0, 0])
     assert states(capsys)["r-000007"] == "completed"
     slurm.write_text("".join(f"{number}|PENDING|Priority\n" for number in range(25)))
@@ -182,11 +200,35 @@ def test_what_has_just_changed_is_not_kept(root: Path) -> None:
 def test_many_are_read_by_several_processes_and_told_alike(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Those that the index does not have, and those of which it is asked whether it still holds."""
     many(root, 40)
-    alone = survey().rows
-    monkeypatch.setattr(survey_module, "_MANY", 10)
+    for number in range(40, 50):
+        MadeRun(root, f"r-{number:06d}", created=LONG_AGO + number).supervised().started()
+    first = survey()
+    assert {row.state for row in first.rows} == {"completed", "failed", "running"}
+    monkeypatch.setattr(survey_module, "_SHARE", 10)
+    monkeypatch.setattr(team_module, "_PIECE", 3)
     monkeypatch.setattr(survey_module.os, "sched_getaffinity", lambda _: {0, 1, 2})
-    assert survey().rows == alone
+    forked = forks(monkeypatch)
+    assert survey().rows == first.rows
+    first.index.save()
+    shutil.rmtree(root / "r-000003")
+    assert survey().rows == [row for row in first.rows if row.run_id != "r-000003"]
+    assert len(forked) == 4
+
+
+def forks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Pids of the copies that are made from now on."""
+    made: list[int] = []
+    usual = os.fork
+
+    def noted() -> int:
+        pid = usual()
+        made.append(pid)
+        return pid
+
+    monkeypatch.setattr(os, "fork", noted)
+    return made
 
 
 def test_two_thousand_live_jobs_are_one_question(

@@ -230,5 +230,10 @@ def test_what_cannot_be_done_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["top", "nothing"]) == 3
     MadeRun(tmp_path / "runs", "mute-eeeeee").completed()
     capsys.readouterr()
-    assert main(["metrics", "mute"]) == 0
-    assert "has reported nothing" in capsys.readouterr().err
+    for form in ([], ["--csv"]):  # as `ptx plot` says it
+        assert main(["metrics", "mute", *form]) == 3
+        told = capsys.readouterr()
+        assert told.out == "" and "error: mute-eeeeee has reported no metrics." in told.err
+    assert main(["metrics", "mute", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "not-found"
+    assert main(["metrics", "mute", "--prometheus", "-"]) == 0  # its state is something

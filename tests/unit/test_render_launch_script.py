@@ -96,8 +96,9 @@ def test_threads_come_from_slurm_where_the_spec_is_silent(
     ("job", "attempt", "port"),
     [
         ("4711", "0", "14711"),
-        ("4711", "2", "14713"),
-        ("18999", "1", "10000"),
+        ("4711", "1", "26454"),  # far from where the jobs 4712 and 4713 begin
+        ("4711", "2", "19197"),
+        ("18999", "1", "21742"),
         ("95001", "0", "10001"),
     ],
 )

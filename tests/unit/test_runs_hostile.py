@@ -22,7 +22,6 @@ from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.observe import observe_one
 from orchestrator.runs.reading import read_bytes, read_tail
 from orchestrator.runs.records import read_exit, read_heartbeat, read_last_metrics, read_record
-from orchestrator.runs.row import row_of
 
 VALUES = st.recursive(
     st.none()
@@ -149,7 +148,7 @@ def test_every_run_can_be_judged_and_shown(
                 observe_one(run.layout)
             return
         observed, _ = observe_one(run.layout)
-        json.dumps(row_of(observed))
+        json.dumps(observed.row())
         details = run_details(observed)
         emit_json(details)
         run_page(observed, details["metrics"], 1e9)

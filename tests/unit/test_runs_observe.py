@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -79,10 +80,10 @@ def test_what_the_nodes_said_before_the_job_was_over_is_heard(
 
 def test_events_are_those_of_one_moment(run: MadeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = run.layout.events
-    read, written = events._read_file, []
+    read, written = events.read_regular, []
 
-    def writes_on(path: str, offset: int) -> tuple[events.Mark | None, bytes]:
-        data = read(path, offset)
+    def writes_on(path: str, limit: int, offset: int = 0) -> tuple[os.stat_result, bytes]:
+        data = read(path, limit, offset)
         if not written:  # between this file, read first, and the other
             written.append(Path(path).name)
             for name, kind in (("a.jsonl", "node_ended"), ("b.jsonl", "supervisor_ended")):
@@ -91,7 +92,7 @@ def test_events_are_those_of_one_moment(run: MadeRun, monkeypatch: pytest.Monkey
 
     for name in ("a.jsonl", "b.jsonl"):
         (folder / name).touch()
-    monkeypatch.setattr(events, "_read_file", writes_on)
+    monkeypatch.setattr(events, "read_regular", writes_on)
     kinds = [event.type for event in events.read_events(run.layout)]
     assert written == ["a.jsonl"]
     assert kinds == ["node_ended", "supervisor_ended"]

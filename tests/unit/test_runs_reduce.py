@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.runs.attempts import restarts, resumed
+from orchestrator.runs.case import Evidence
 from orchestrator.runs.events import Event
 from orchestrator.runs.process import Process
 from orchestrator.runs.records import RunRecord
-from orchestrator.runs.reduce import Evidence, reduce
+from orchestrator.runs.reduce import reduce
 from orchestrator.runs.state import RunState, State
 from orchestrator.runs.submissions import record_now
 from orchestrator.schedulers.base import JobInfo, JobState

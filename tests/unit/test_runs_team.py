@@ -4,66 +4,108 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from orchestrator.runs import team as team_module
 from orchestrator.runs.team import Team
 
-ITEMS = [str(number) for number in range(300)]
-SEEN: list[str] = []
-FIRST = os.getpid()
+COUNT = 300
 
 
-def pid_of(item: str) -> tuple[str, int]:
-    return item, os.getpid()
+class Member:
+    def __init__(self) -> None:
+        self.first = os.getpid()
+        self.seen: set[int] = set()
+
+    def pids(self, first: int, after: int) -> list[tuple[int, int]]:
+        self.seen |= set(range(first, after))
+        time.sleep(0.005)  # long enough for each to get some
+        return [(number, os.getpid()) for number in range(first, after)]
+
+    def had(self, numbers: Sequence[int]) -> list[tuple[int, bool]]:
+        return [(os.getpid(), number in self.seen) for number in numbers]
+
+    def die_in_a_copy(self, first: int, after: int) -> list[tuple[int, int]]:
+        if os.getpid() != self.first:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.pids(first, after)
+
+    def die_when_asked_again(self, numbers: Sequence[int]) -> list[int]:
+        if os.getpid() != self.first:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return list(numbers)
+
+    def refuse(self, first: int, after: int) -> list[int]:
+        raise ValueError(first, after)
 
 
-def remember(item: str) -> int:
-    SEEN.append(item)
-    return len(SEEN)
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(team_module, "_PIECE", 7)
 
 
-def was_mine(item: str) -> bool:
-    return item in SEEN
-
-
-def die_in_a_copy(item: str) -> str:
-    if os.getpid() != FIRST:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return item
-
-
-def refuse(item: str) -> str:
-    raise ValueError(item)
-
-
-def test_answers_come_in_order_from_several_processes() -> None:
-    with Team(3) as team:
-        found = team.map(pid_of, ITEMS, str)
-    assert [item for item, _ in found] == ITEMS
+def test_all_is_done_in_order_by_several_processes() -> None:
+    member = Member()
+    with Team(3, member) as team:
+        found = team.share(member.pids, COUNT)
+    assert [number for number, _ in found] == list(range(COUNT))
     assert len({pid for _, pid in found}) == 3
 
 
-def test_an_item_goes_again_to_the_process_that_had_it() -> None:
-    SEEN.clear()
-    with Team(3) as team:
-        team.map(remember, ITEMS, str)
-        assert all(team.map(was_mine, list(reversed(ITEMS)), str))
-    assert 0 < len(SEEN) < len(ITEMS)
+@pytest.mark.parametrize("count", [0, 1, 6, 7, 8])
+def test_any_number_of_things_is_done(count: int) -> None:
+    member = Member()
+    with Team(3, member) as team:
+        assert [number for number, _ in team.share(member.pids, count)] == list(range(count))
+        assert team.again(member.had, []) == []
 
 
-def test_the_share_of_a_process_that_was_killed_is_done_by_the_first() -> None:
-    with Team(3) as team:
-        assert team.map(die_in_a_copy, ITEMS, str) == ITEMS
-        assert team.map(pid_of, ITEMS, str) == [(item, FIRST) for item in ITEMS]
+def test_more_pieces_than_a_pipe_has_room_for_are_larger_ones() -> None:
+    """Else the queue would never be filled."""
+    member = Member()
+    with Team(1, member) as team:
+        assert len(team.share(lambda first, after: [0] * (after - first), 10**6)) == 10**6
+
+
+def test_what_is_asked_again_is_asked_of_the_process_that_had_it() -> None:
+    member = Member()
+    with Team(3, member) as team:
+        owners = dict(team.share(member.pids, COUNT))
+        numbers = [*range(COUNT - 1, 0, -3)]
+        told = team.again(member.had, [(number, number) for number in numbers])
+    assert told == [(owners[number], True) for number in numbers]
+    assert 0 < len(member.seen) < COUNT
+
+
+def test_what_a_killed_process_had_taken_is_done_by_the_first() -> None:
+    member = Member()
+    with Team(3, member) as team:
+        found = team.share(member.die_in_a_copy, COUNT)
+        assert found == [(number, member.first) for number in range(COUNT)]
+        assert team.again(member.had, [(5, 5)]) == [(member.first, True)]
+
+
+def test_what_a_process_killed_later_is_asked_is_answered_by_the_first() -> None:
+    member = Member()
+    with Team(3, member) as team:
+        team.share(member.pids, COUNT)
+        asked = [(number, number) for number in range(COUNT)]
+        assert team.again(member.die_when_asked_again, asked) == list(range(COUNT))
+        assert team.again(member.die_when_asked_again, asked) == list(range(COUNT))
 
 
 def test_an_error_comes_out_and_no_process_is_left() -> None:
-    with pytest.raises(ValueError, match=r"\d+"), Team(2) as team:
-        team.map(refuse, ITEMS, str)
+    before = open_files()
+    member = Member()
+    with pytest.raises(ValueError, match=r"\d+"), Team(2, member) as team:
+        team.share(member.refuse, COUNT)
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+    assert open_files() == before
 
 
 def test_where_no_process_can_be_made_one_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +113,12 @@ def test_where_no_process_can_be_made_one_does_all(monkeypatch: pytest.MonkeyPat
         raise BlockingIOError
 
     monkeypatch.setattr(os, "fork", no_more)
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    with Team(4) as team:
-        assert team.map(pid_of, ITEMS, str) == [(item, FIRST) for item in ITEMS]
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    before, member = open_files(), Member()
+    with Team(4, member) as team:
+        assert {pid for _, pid in team.share(member.pids, COUNT)} == {member.first}
+        assert team.again(member.had, [(1, 1)]) == [(member.first, True)]
+    assert open_files() == before
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
