@@ -6,11 +6,12 @@ import errno
 import json
 import os
 import time
+from collections.abc import Sequence
 from itertools import chain
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from orchestrator.runs.files import made_alone
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.process import host_name
 from orchestrator.runs.reading import END_OF_TIME, LARGEST, NUMBER, Mark, read_regular
@@ -20,7 +21,6 @@ MAX_LINE = 4 << 20
 """Bytes: a job of ten thousand nodes names them in a tenth of it."""
 MAX_FILE = 64 << 20
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
-_ABANDONED_SECONDS = 60.0
 _QUIET_NS = 60 * 10**9
 _JSON = json.JSONDecoder()
 _READS = 5
@@ -96,8 +96,10 @@ class EventReader:
         self._folder = layout.path + "/events"
         self._files: dict[str, _File] = {}
         """By name, in order."""
-        self._events: list[Event] = []
-        self._quiet = False
+        self.events: list[Event] = []
+        """Of the last look, in time order."""
+        self.quiet = False
+        """Nobody was writing while they were read."""
         self.looked_ns = 0
         """When the last look began, by this machine's clock."""
         self.folder: Mark | None = None
@@ -110,26 +112,16 @@ class EventReader:
 
     def read(self) -> list[Event]:
         """All events in time order, as of one moment: the same list while nothing changes."""
-        changed = False
-        for _ in range(_READS):
-            # An end in the file read last, without what led to it in the first, would be misjudged.
-            if not self._look():
-                break
-            changed = True
-            if self._quiet:
-                break
-        if changed:
-            by_file = [file.events for file in self._files.values()]
-            self._events = sorted(chain.from_iterable(by_file), key=_TIME)
-        return self._events
+        read_together([self])
+        return self.events
 
-    def _look(self) -> bool:
-        """Whether anything had changed."""
+    def look(self, grown: list[_File], lines: list[bytes]) -> bool:
+        """Whether anything had changed; the files that grew, and what was written to each, are
+        added to the lists."""
         self.looked_ns = time.time_ns()
         self.folder = Mark.of(self._folder)
         before, self._files = self._files, {}
-        grown: list[_File] = []
-        lines: list[bytes] = []
+        first = len(grown)
         for name in _names(self._folder):
             file = before.pop(name, None) or _File(f"{self._folder}/{name}")
             written = file.read_on()
@@ -138,9 +130,29 @@ class EventReader:
                 lines.append(written)
             if file.mark is not None:
                 self._files[name] = file
+        self.quiet = _nobody_wrote(grown[first:], self.looked_ns - _QUIET_NS)
+        return len(grown) > first or bool(before)
+
+    def order(self) -> None:
+        """Anew, what the files say now."""
+        by_file = [file.events for file in self._files.values()]
+        self.events = sorted(chain.from_iterable(by_file), key=_TIME)
+
+
+def read_together(readers: Sequence[EventReader]) -> None:
+    """Each as `read` does: what all of them have to parse is parsed at once."""
+    turn = readers
+    for _ in range(_READS):
+        # An end in the file read last, without what led to it in the first, would be misjudged.
+        grown: list[_File] = []
+        lines: list[bytes] = []
+        changed = [reader for reader in turn if reader.look(grown, lines)]
         _add_events(grown, lines)
-        self._quiet = _nobody_wrote(grown, self.looked_ns - _QUIET_NS)
-        return bool(grown) or bool(before)
+        for reader in changed:
+            reader.order()
+        turn = [reader for reader in changed if not reader.quiet]
+        if not turn:
+            break
 
 
 _TIME = itemgetter(0)
@@ -163,13 +175,14 @@ def _nobody_wrote(read: list[_File], old_ns: int) -> bool:
 
 
 def _add_events(files: list[_File], read: list[bytes]) -> None:
-    """Parse the lines that were read of `files`: all in one, each alone where one is damaged."""
-    lines = b"".join(read)
-    events = _all_at_once(lines) or list(map(_parse, lines.split(b"\n")[:-1]))
+    """Parse the lines that were read of `files`: all in one, those of a file in one where that does
+    not do, and each alone where it is this one that is damaged."""
+    events = _all_at_once(b"".join(read))
     first = 0
-    for file, part in zip(files, read, strict=True):
-        after = first + part.count(b"\n")
-        file.events += filter(None, events[first:after])
+    for file, lines in zip(files, read, strict=True):
+        after = first + lines.count(b"\n")
+        told = events[first:after] or _all_at_once(lines) or map(_parse, lines.split(b"\n")[:-1])
+        file.events += filter(None, told)
         first = after
 
 
@@ -229,7 +242,7 @@ class ClientEvents:
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise
-                events._path = _made_alone(events._path, scratch.read_bytes(), events._file_mode())
+                events._path = made_alone(events._path, scratch.read_bytes(), events._file_mode())
         finally:
             scratch.unlink(missing_ok=True)
         return events
@@ -255,32 +268,6 @@ class ClientEvents:
         if self._mode is None:
             self._mode = 0o660 if self._folder.stat().st_mode & 0o020 else 0o600
         return self._mode
-
-
-def _made_alone(path: Path, line: bytes, mode: int) -> Path:
-    """`path`, made by this client and no other, where the file system has no hard links; beside it
-    where a client died over it. Raises FileExistsError where another has it, OSError."""
-    for name in (path, *(path.with_stem(f"{path.stem}-{again}") for again in range(1, 100))):
-        try:
-            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        except FileExistsError:
-            if not _is_abandoned(name):
-                raise
-            continue
-        try:
-            os.fchmod(descriptor, mode)
-            os.write(descriptor, line)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        return name
-    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-
-
-def _is_abandoned(path: Path) -> bool:
-    """Whether whoever made it has died before a line was in it."""
-    found = path.stat()
-    return not found.st_size and time.time() - found.st_mtime > _ABANDONED_SECONDS
 
 
 def _writer_name() -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from pathlib import Path
+
+_ABANDONED_SECONDS = 60.0
 
 
 def write_new(path: Path, data: bytes, mode: int) -> None:
@@ -45,3 +49,29 @@ def sync_folder(path: Path) -> None:
         pass  # some network filesystems refuse to sync a folder
     finally:
         os.close(descriptor)
+
+
+def made_alone(path: Path, line: bytes, mode: int) -> Path:
+    """`path`, made by this client and no other, where the file system has no hard links; beside it
+    where a client died over it. Raises FileExistsError where another has it, OSError."""
+    for name in (path, *(path.with_stem(f"{path.stem}-{again}") for again in range(1, 100))):
+        try:
+            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        except FileExistsError:
+            if not _is_abandoned(name):
+                raise
+            continue
+        try:
+            os.fchmod(descriptor, mode)
+            os.write(descriptor, line)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return name
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether whoever made it has died before a line was in it."""
+    found = path.stat()
+    return not found.st_size and time.time() - found.st_mtime > _ABANDONED_SECONDS

@@ -69,4 +69,6 @@ def _unnamed_failure(case: Case) -> str:
         if code:
             return f"rank {rank} {exit_words(code)}"
     missing = case.record.world_size - len(case.base.ranks)
+    if missing <= 0:
+        return "its ranks exited with 0, and yet a node does not call it complete"
     return f"{missing} of {case.record.world_size} ranks left no exit record"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from orchestrator.errors import UserError
 from orchestrator.runs.ask import ask_scheduler
 from orchestrator.runs.case import JOB_OVER, Evidence
-from orchestrator.runs.events import ClientEvents, Event, EventReader
+from orchestrator.runs.events import ClientEvents, Event, EventReader, read_together
 from orchestrator.runs.facts import Facts, gather
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.process import Process, alive
@@ -74,7 +74,6 @@ class Observer:
         self.layout = layout
         self._reader = EventReader(layout)
         self._record: RunRecord | None = None
-        self._said: Sequence[Event] = ()
         self._gathered: tuple[Sequence[Event], Facts] | None = None
 
     @property
@@ -95,7 +94,7 @@ class Observer:
         """The run, and what could not be asked: one sentence each. An ended run costs no
         scheduler anything; without `ask` none is asked, and a run that has not evidently ended is
         not final. Raises UserError where run.json is unreadable."""
-        self.read()
+        self.read([self])
         run = self.from_events()
         if run is None:
             raise UserError(
@@ -108,15 +107,17 @@ class Observer:
         jobs = _ask_about(run.record.scheduler, [run], troubles)
         return self.with_job(run, jobs.get(run.state.job_id or "")), tuple(troubles)
 
-    def read(self) -> None:
-        """What the folder says now. Apart from judging it, since many runs that are all read and
-        then all judged take a tenth less time than one after the other."""
-        self._record = read_record(self.layout)
-        self._said = self._reader.read() if self._record is not None else ()
+    @staticmethod
+    def read(observers: Sequence[Observer]) -> None:
+        """What their folders say now. Many are read together and then judged: that takes a tenth
+        less time than one after the other."""
+        for one in observers:
+            one._record = read_record(one.layout)
+        read_together([one._reader for one in observers if one._record is not None])
 
     def from_events(self) -> Observed | None:
         """As the events that were read tell it; None where no run.json could be."""
-        record, said = self._record, self._said
+        record, said = self._record, self._reader.events
         if record is None:
             return None
         now = record_now(record, said)
@@ -178,8 +179,7 @@ def observe(runs: Iterable[tuple[RunRecord, RunLayout]]) -> Look:
     """A handful of runs, with one question to each scheduler; those that can be read, in the
     order given. For thousands there is `survey`."""
     observers = [Observer(layout) for _, layout in runs]
-    for observer in observers:
-        observer.read()
+    Observer.read(observers)
     watched = [(observer, observer.from_events()) for observer in observers]
     found = [(observer, run) for observer, run in watched if run is not None]
     troubles: list[str] = []

@@ -52,8 +52,7 @@ class RunReader:
         from orchestrator.runs.observe import Observer
 
         observers = [Observer(RunLayout(path)) for path in paths]
-        for observer in observers:
-            observer.read()
+        Observer.read(observers)
         for path, observer in zip(paths, observers, strict=True):
             run = observer.from_events()
             read[path] = run is not None and _plain(observer, run)

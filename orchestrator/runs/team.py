@@ -22,8 +22,9 @@ _FORMAT = 2
 """Of marshal: the last that does not look for what it has written before, at half the time."""
 _NUMBER = 4
 """Bytes of a number in the queue."""
-_PIECE, _PIECES = 64, 4000
-"""Things taken at a time at the least, and times at the most: as many as a pipe has room for."""
+_PIECE, _PIECES = 64, 1000
+"""Things taken at a time at the least, and times at the most: the smallest pipe has room for so
+many numbers."""
 Work = Callable[[int, int], list[Any]]
 """A method of the member: what it tells of each of the things from one number to before another."""
 More = Callable[[Sequence[Any]], list[Any]]

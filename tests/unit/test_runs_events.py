@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.runs.events import ClientEvents, read_events
+from orchestrator.runs.events import ClientEvents, EventReader, read_events, read_together
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.records import read_exit, read_heartbeat, read_last_metrics
 
@@ -140,3 +140,34 @@ def test_the_last_metrics_are_found_without_reading_it_all(layout: RunLayout) ->
         for step in range(20_000):
             file.write(json.dumps({"v": 1, "step": step, "loss": 1.0}) + "\n")
     assert read_last_metrics(layout, 0) == {"v": 1, "step": 19_999, "loss": 1.0}
+
+
+DAMAGED = [
+    b"",
+    b"\n\n",
+    b"{\n",
+    b"[1\n2],3\n",
+    b'{"v": 1, "t": 1, "type": "smuggled"}],[1\n',
+    b"\xff\xfe\n",
+    b"[" * 5000 + b"\n",
+    b'{"v": 1, "t": 2, "type": "cut"',
+]
+
+
+def test_what_is_damaged_in_one_run_costs_no_other_run_its_events(tmp_path: Path) -> None:
+    """However many are read together; and damage is no event."""
+    layouts = [RunLayout(tmp_path / str(number)) for number in range(len(DAMAGED) + 1)]
+    for number, layout in enumerate(layouts):
+        layout.events.mkdir(parents=True)
+        whole = b'{"v": 1, "t": %d, "type": "whole"}\n' % number
+        (layout.events / "a.jsonl").write_bytes(whole)
+        damage = b"".join(DAMAGED[:number][-1:])
+        (layout.events / "alone.jsonl").write_bytes(damage)
+        (layout.events / "b.jsonl").write_bytes(whole + damage + whole)
+        (layout.events / "c.jsonl").write_bytes(whole)
+    readers = [EventReader(layout) for layout in layouts]
+    read_together(readers)
+    told = [[event.type for event in reader.events] for reader in readers]
+    assert told == [[event.type for event in read_events(layout)] for layout in layouts]
+    assert {kind for kinds in told for kind in kinds} == {"whole"}
+    assert {len(kinds) for kinds in told} == {4, 3}  # what follows a cut line is a part of it
