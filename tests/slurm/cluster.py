@@ -282,22 +282,30 @@ class Cluster:
         return f"127.0.0.1 {' '.join(config.NODES)} # ptx test SLURM in {self.root}\n"
 
     def _name_hosts(self) -> None:
-        text = HOSTS.read_text()
-        if self._hosts_line not in text:
-            end = "" if text.endswith("\n") or not text else "\n"
-            HOSTS.write_text(text + end + self._hosts_line)
+        with _locked(HOSTS):  # clusters side by side share it
+            text = HOSTS.read_text()
+            if self._hosts_line not in text:
+                end = "" if text.endswith("\n") or not text else "\n"
+                HOSTS.write_text(text + end + self._hosts_line)
 
     def _unname_hosts(self) -> None:
-        text = HOSTS.read_text()
-        if self._hosts_line in text:
-            HOSTS.write_text(text.replace(self._hosts_line, ""))
+        with _locked(HOSTS):
+            text = HOSTS.read_text()
+            if self._hosts_line in text:
+                HOSTS.write_text(text.replace(self._hosts_line, ""))
 
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self) -> contextlib.AbstractContextManager[None]:
         """Two test runs may start or stop the same cluster at once."""
-        with (self.root / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        path = self.root / "lock"
+        path.touch()
+        return _locked(path)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
