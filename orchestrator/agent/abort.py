@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import signal
 
@@ -11,6 +12,17 @@ from orchestrator.agent.watch import shims_by_rank
 
 _SHELLS = ("bash", "dash", "ksh", "sh", "zsh")
 """Those have a handler too, where they are to do something at their end."""
+
+
+def hold_launchers() -> list[Process]:
+    """Stop whoever started the shims, and has to be sent SIGCONT later. A launcher that sees one
+    rank end sends SIGTERM to the others, which may be in the middle of printing."""
+    table = process_table()
+    pids = {shim.ppid for shim in shims_by_rank().values()} - {os.getpid()}
+    held = [table[pid] for pid in pids if pid in table]
+    for process in held:
+        send(process, signal.SIGSTOP)
+    return held
 
 
 def abort_ranks() -> bool:

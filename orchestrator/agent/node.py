@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.agent.abort import abort_ranks
+from orchestrator.agent.abort import abort_ranks, hold_launchers
 from orchestrator.agent.checks import problems
 from orchestrator.agent.conclusion import Conclusion, Seen, conclude
 from orchestrator.agent.deputy import Deputy
@@ -21,7 +21,7 @@ from orchestrator.agent.files import open_log
 from orchestrator.agent.hang import Hang
 from orchestrator.agent.heartbeat import Heartbeat
 from orchestrator.agent.place import NotStartable, Place
-from orchestrator.agent.processes import Process, read_process
+from orchestrator.agent.processes import Process, read_process, send
 from orchestrator.agent.ranks import code_of, signal_name
 from orchestrator.agent.sampler import Sampler
 from orchestrator.agent.spawn import spawn
@@ -152,10 +152,13 @@ class Node:
 
     def _take_stacks(self) -> None:
         """Have the ranks print where they stand, before they are ended."""
+        held = hold_launchers()
         if abort_ranks():
             deadline = time.monotonic() + _STACK_SECONDS
             while time.monotonic() < deadline and shims_by_rank():
                 self._wait(STEP)
+        for launcher in held:
+            send(launcher, signal.SIGCONT)
 
     def _overdue(self) -> bool:
         return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -57,6 +58,28 @@ def test_after_the_warning_the_job_is_requeued_once_and_no_step_is_lost(
     assert run.lost() == 0
     run.end()
     assert run.ended() == "CANCELLED"
+
+
+def test_whoever_follows_the_logs_is_taken_through_the_queue_into_the_next_attempt(
+    start: Start,
+) -> None:
+    run = start({"steps": 60})
+    run.until_step(5)
+    argv = [*run.ptx.argv, "logs", run.layout.run_id, "--follow"]
+    env = os.environ | {"PTX_RUNS": str(run.ptx.runs)}
+    with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True) as follower:
+        subprocess.run(["scancel", "--signal=USR2", run.job], check=True)
+        out, _ = follower.communicate(timeout=150)
+    assert follower.returncode == 0
+    assert run.endings() == [
+        ("time-limit", True, False, "requeue"),
+        ("completed", False, False, None),
+    ]
+    said = [line.split("] ")[-1] for line in out.splitlines()]
+    (stopped,) = {line for line in said if line.startswith("stopped at step ")}
+    goes_on = stopped.replace("stopped at", "ready from")
+    assert said.count(stopped) == said.count(goes_on) == said.count("done") == 2
+    assert said.index(stopped) < said.index(goes_on) < said.index("done")
 
 
 def test_where_requeueing_is_forbidden_a_new_job_continues_the_run(start: Start) -> None:

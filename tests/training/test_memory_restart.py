@@ -129,7 +129,10 @@ def test_the_finder_tries_real_steps_and_training_begins_untouched(
     assert trained.record is not None
     best = trained.record["micro_batch"]
     assert trained.record["searched"] is True
-    assert max(map(int, trained.record["fits"])) == best < min(trained.record["fails"])
+    fits, fails = map(int, trained.record["fits"]), trained.record["fails"]
+    # What has fitted may miss by a hair in the next process: its image is another.
+    assert max(fits) in (best, 2 * best)
+    assert best < min(fails)
     assert all(peak > 1 << 20 for peak in trained.record["fits"].values())
     # Not one report of a trial: the losses are those of one training from the start.
     assert trained.losses == pytest.approx(unlimited.losses, abs=1e-5)
