@@ -25,9 +25,29 @@ def hold_launchers() -> list[Process]:
     return held
 
 
-def abort_ranks() -> bool:
-    """Send SIGABRT to the uppermost process of each rank that has a handler for it, which is where
-    PYTHONFAULTHANDLER=1 has put one; whether there was any. They end of it, and leave no core."""
+def hold_ranks() -> list[Process]:
+    """Stop the uppermost process of each rank that has a handler for SIGABRT, which is where
+    PYTHONFAULTHANDLER=1 has put one. Whoever ran on would see a peer go within milliseconds, and
+    raise an error instead of telling where it stood."""
+    ranks = _ranks()
+    for process in ranks:
+        send(process, signal.SIGSTOP)
+    for process in ranks:
+        with contextlib.suppress(OSError, ValueError):
+            _, hard = resource.prlimit(process.pid, resource.RLIMIT_CORE)
+            resource.prlimit(process.pid, resource.RLIMIT_CORE, (0, hard))
+    return ranks
+
+
+def abort(held: list[Process]) -> None:
+    """They print their stacks, end of it, and leave no core. SIGABRT comes first, being the lower
+    number."""
+    for process in held:
+        send(process, signal.SIGABRT)
+        send(process, signal.SIGCONT)
+
+
+def _ranks() -> list[Process]:
     table = process_table()
     children: dict[int, list[Process]] = {}
     for process in table.values():
@@ -40,10 +60,4 @@ def abort_ranks() -> bool:
             ranks.append(process)
         else:  # a shell or a wrapper around the interpreter
             queue += children.get(process.pid, [])
-    for process in ranks:
-        with contextlib.suppress(OSError, ValueError):
-            _, hard = resource.prlimit(process.pid, resource.RLIMIT_CORE)
-            resource.prlimit(process.pid, resource.RLIMIT_CORE, (0, hard))
-    for process in ranks:  # nothing slow in between: whoever sees a peer go raises an error instead
-        send(process, signal.SIGABRT)
-    return bool(ranks)
+    return ranks

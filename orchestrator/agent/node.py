@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.agent.abort import abort_ranks, hold_launchers
+from orchestrator.agent.abort import abort, hold_launchers, hold_ranks
 from orchestrator.agent.checks import problems
 from orchestrator.agent.conclusion import Conclusion, Seen, conclude
 from orchestrator.agent.deputy import Deputy
@@ -37,6 +37,9 @@ _FAILURE_GRACE = 8.0
 """The most that the ranks get then: all is to be over 30 s after the failure."""
 _RECORD_SECONDS = 5.0
 """How long shims may take to leave their records once the launcher is gone."""
+_STILL_SECONDS = 2.0
+"""How long the ranks of all nodes stand still before any is aborted: the agents look twice a
+second, and their clocks may differ."""
 _STACK_SECONDS = 8.0
 """How long ranks may take to print their stacks and end of it."""
 _PACK_SECONDS = 30.0
@@ -152,13 +155,20 @@ class Node:
 
     def _take_stacks(self) -> None:
         """Have the ranks print where they stand, before they are ended."""
-        held = hold_launchers()
-        if abort_ranks():
-            deadline = time.monotonic() + _STACK_SECONDS
-            while time.monotonic() < deadline and shims_by_rank():
-                self._wait(STEP)
-        for launcher in held:
+        launchers, ranks = hold_launchers(), hold_ranks()
+        if int(self._plan.get("nodes") or 1) > 1:
+            self._wait_for(_STILL_SECONDS)
+        abort(ranks)
+        deadline = time.monotonic() + _STACK_SECONDS
+        while ranks and time.monotonic() < deadline and shims_by_rank():
+            self._wait(STEP)
+        for launcher in launchers:
             send(launcher, signal.SIGCONT)
+
+    def _wait_for(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._wait(STEP)
 
     def _overdue(self) -> bool:
         return (

@@ -71,6 +71,7 @@ def test_whoever_follows_the_logs_is_taken_through_the_queue_into_the_next_attem
         subprocess.run(["scancel", "--signal=USR2", run.job], check=True)
         out, _ = follower.communicate(timeout=150)
     assert follower.returncode == 0
+    run.until(lambda: len(run.endings()) == 2, "the supervisor's last word")
     assert run.endings() == [
         ("time-limit", True, False, "requeue"),
         ("completed", False, False, None),
