@@ -48,7 +48,7 @@ from orchestrator.training.process_group import Rank, process_group, rank_from
 from orchestrator.training.sampling import samples_of
 
 GLOBAL_BATCH = 8
-BEFORE, AFTER = 3, 3
+BEFORE, AFTER = 3, 5
 """Steps up to the save, and from it on."""
 LR = 5e-3
 Case = dict[str, Any]
@@ -325,7 +325,7 @@ class Checks:
 
     def local_sgd(self, name: str, case: Case, elsewhere: Case) -> Seen:
         """Undisturbed; with a save in between; from that save; and elsewhere from that save."""
-        steps = range(BEFORE, 2 * case["training"]["local_sgd"]["interval"])
+        steps = range(BEFORE, BEFORE + AFTER)
         undisturbed, saving = (Job(case, self.plan, self.rank) for _ in range(2))
         losses = {}
         undisturbed.train(BEFORE)

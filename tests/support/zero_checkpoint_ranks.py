@@ -53,7 +53,7 @@ from orchestrator.training.process_group import Rank, process_group, rank_from
 from orchestrator.training.sampling import samples_of
 
 GLOBAL_BATCH, MICRO_BATCH = 8, 2
-BEFORE, AFTER = 3, 3
+BEFORE, AFTER = 3, 5
 """Steps up to the save, and from it on."""
 LR = 2e-3
 
