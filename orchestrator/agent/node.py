@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.agent.abort import abort, hold_launchers, hold_ranks
+from orchestrator.agent.abort import take_stacks
 from orchestrator.agent.checks import problems
 from orchestrator.agent.conclusion import Conclusion, Seen, conclude
 from orchestrator.agent.deputy import Deputy
@@ -21,7 +21,7 @@ from orchestrator.agent.files import open_log
 from orchestrator.agent.hang import Hang
 from orchestrator.agent.heartbeat import Heartbeat
 from orchestrator.agent.place import NotStartable, Place
-from orchestrator.agent.processes import Process, read_process, send
+from orchestrator.agent.processes import Process, read_process
 from orchestrator.agent.ranks import code_of, signal_name
 from orchestrator.agent.sampler import Sampler
 from orchestrator.agent.spawn import spawn
@@ -37,11 +37,6 @@ _FAILURE_GRACE = 8.0
 """The most that the ranks get then: all is to be over 30 s after the failure."""
 _RECORD_SECONDS = 5.0
 """How long shims may take to leave their records once the launcher is gone."""
-_STILL_SECONDS = 2.0
-"""How long the ranks of all nodes stand still before any is aborted: the agents look twice a
-second, and their clocks may differ."""
-_STACK_SECONDS = 8.0
-"""How long ranks may take to print their stacks and end of it."""
 _PACK_SECONDS = 30.0
 """The most that packing logs may keep the next attempt waiting, which needs this node."""
 _STRAY_GRACE = 2.0
@@ -150,25 +145,8 @@ class Node:
             if self._stopping.asked is None and self._hang.poll():
                 self._hung = True
                 self._say(self._hang.message)
-                self._take_stacks()
+                take_stacks(self._wait, others=int(self._plan.get("nodes") or 1) > 1)
                 return
-
-    def _take_stacks(self) -> None:
-        """Have the ranks print where they stand, before they are ended."""
-        launchers, ranks = hold_launchers(), hold_ranks()
-        if int(self._plan.get("nodes") or 1) > 1:
-            self._wait_for(_STILL_SECONDS)
-        abort(ranks)
-        deadline = time.monotonic() + _STACK_SECONDS
-        while ranks and time.monotonic() < deadline and shims_by_rank():
-            self._wait(STEP)
-        for launcher in launchers:
-            send(launcher, signal.SIGCONT)
-
-    def _wait_for(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            self._wait(STEP)
 
     def _overdue(self) -> bool:
         return (

@@ -56,18 +56,12 @@ def made_alone(path: Path, line: bytes, mode: int) -> Path:
     where a client died over it. Raises FileExistsError where another has it, OSError."""
     for name in (path, *(path.with_stem(f"{path.stem}-{again}") for again in range(1, 100))):
         try:
-            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            write_new(name, line, mode)
         except FileExistsError:
             if not _is_abandoned(name):
                 raise
-            continue
-        try:
-            os.fchmod(descriptor, mode)
-            os.write(descriptor, line)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        return name
+        else:
+            return name
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 

@@ -130,8 +130,10 @@ def test_the_finder_tries_real_steps_and_training_begins_untouched(
     best = trained.record["micro_batch"]
     assert trained.record["searched"] is True
     fits, fails = map(int, trained.record["fits"]), trained.record["fails"]
-    # What has fitted may miss by a hair in the next process: its image is another.
-    assert max(fits) in (best, 2 * best)
+    if best != max(fits):  # in training it missed by a hair: another process has another image
+        assert max(fits) == 2 * best
+        assert max(fits) in fails
+        assert f"memory ran out with micro batch {max(fits)}" in trained.ranks[1].err
     assert best < min(fails)
     assert all(peak > 1 << 20 for peak in trained.record["fits"].values())
     # Not one report of a trial: the losses are those of one training from the start.
