@@ -68,12 +68,6 @@ class Allocation:
         pairs = (word.partition("=") for word in words)
         return {name: value for name, sign, value in pairs if sign}
 
-    def preempts_for_good(self, partition: str) -> bool:
-        """Whether jobs that are preempted in this partition do not come back by themselves."""
-        words = ask(["scontrol", "show", "partition", "-o", partition]).out.split()
-        modes = (word.partition("=")[2] for word in words if word.startswith("PreemptMode="))
-        return any("CANCEL" in mode for mode in modes)
-
     def kill_wait(self) -> float | None:
         """Seconds between SLURM's SIGTERM and SIGKILL, as configured."""
         match = re.search(r"^KillWait\s*=\s*(\d+)", ask(["scontrol", "show", "config"]).out, re.M)

@@ -92,9 +92,8 @@ class Judge:
             return "preempted" if _was_preempted(facts) else None
         self.returns = int(facts.get("Restarts") or 0) > self._allocation.restarts
         if not self.returns and _was_preempted(facts):
-            self.returns = facts.get("Requeue") != "0" and not self._allocation.preempts_for_good(
-                facts.get("Partition", "")
-            )
+            # The restart is counted in the moment in which the job is preempted: this one is
+            # cancelled, as its partition or its QOS has it, or because it may not be requeued.
             return "preempted"
         # Where requeueing is forbidden SLURM counts nothing.
         down = self.returns or facts.get("Requeue") == "0"

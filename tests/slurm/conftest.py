@@ -9,10 +9,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cluster_processes as processes
 import pytest
 from cluster import Cluster
+from restarting import Start, SteppingRun
+from support.ptx import Ptx
 
 SCRIPT = Path(__file__).parent / "cluster.py"
 FOLDER = Path(os.environ.get("PTX_SLURM_DIR", "/tmp/ptx-slurm"))
@@ -71,11 +74,29 @@ def _private(port: int, *flags: str) -> Iterator[Cluster]:
             _cluster_script("stop", folder, *flags)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    runs: list[SteppingRun] = []
+
+    def one(args: dict[str, Any] | None = None, **sections: Any) -> SteppingRun:
+        runs.append(SteppingRun(Ptx(tmp_path / "runs"), tmp_path, args or {}, **sections))
+        return runs[-1]
+
+    yield one
+    for run in runs:
+        run.end()
+
+
+@pytest.fixture(scope="session")
 def disturbed(_session_cluster: Cluster) -> Iterator[Cluster]:
     """A cluster of its own, for tests that preempt whole nodes or kill them."""
     with _private(29730) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def on_disturbed(disturbed: Cluster, _spoken_to: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(disturbed.conf))
 
 
 @pytest.fixture(scope="module")

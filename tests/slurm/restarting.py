@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,10 @@ class SteppingRun:
 
     def end(self) -> None:
         subprocess.run(["scancel", f"--name={self.layout.run_id}"], check=False)
+
+
+Start = Callable[..., SteppingRun]
+"""With its arguments but for the first two; it ends with the test."""
 
 
 def processes_of(cluster: Cluster, node: str) -> list[int]:

@@ -10,20 +10,17 @@ from cluster import Cluster
 from support import disturb, kept_work
 from support.ptx import Ptx, eventually
 
-pytestmark = [pytest.mark.slow, pytest.mark.slurm]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.slurm,
+    pytest.mark.usefixtures("on_disturbed"),
+]
 
 STEPS = 160
 ON_SLURM = ("--scheduler", "slurm", "--nodes", "2", "--set", "resources.procs_per_node=1")
 HERE = ("--scheduler", "local")
 NEVER_SKIPPED = {"restart__on": "[preempted, time-limit, node-failure, failed]", "restart__max": 3}
 QUICK = {"restart__backoff": "1s"}
-
-
-@pytest.fixture(autouse=True)
-def _disturbed_is_spoken_to(
-    disturbed: Cluster, _spoken_to: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SLURM_CONF", str(disturbed.conf))
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,11 @@ import pytest
 
 from orchestrator.schedulers.base import JobState
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
-
-
-@pytest.fixture(autouse=True)
-def _disturbed_is_spoken_to(disturbed, _spoken_to, monkeypatch):
-    monkeypatch.setenv("SLURM_CONF", str(disturbed.conf))
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("on_disturbed"),
+]
 
 
 @pytest.fixture

@@ -6,34 +6,17 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import cluster_processes as processes
 import pytest
 from cluster import Cluster
-from restarting import SteppingRun
-from support.ptx import Ptx
+from restarting import Start, SteppingRun
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
-Start = Callable[..., SteppingRun]
 STEPS = {"steps": 60}
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    runs: list[SteppingRun] = []
-
-    def one(args: dict[str, Any], **sections: Any) -> SteppingRun:
-        runs.append(SteppingRun(Ptx(tmp_path / "runs"), tmp_path, args, **sections))
-        return runs[-1]
-
-    yield one
-    for run in runs:
-        run.end()
 
 
 def _batch(run: SteppingRun) -> dict[str, list[int]]:

@@ -14,7 +14,13 @@ _ONE_LAUNCH = (
 )
 _ONE_CLUSTER = tuple(
     f"tests/slurm/test_{name}.py"
-    for name in ("slurm_disturbed", "slurm_restarts", "never_lose_work")
+    for name in (
+        "slurm_disturbed",
+        "slurm_restarts",
+        "slurm_preempted",
+        "slurm_node_failure",
+        "never_lose_work",
+    )
 )
 _CLUSTER = "tests/slurm"
 # The longest first, so that no worker is alone at the end: those of one cluster are the longest
