@@ -95,12 +95,17 @@ def find_spec(text: str) -> tuple[Path, bool]:
 
 def prepare(path: Path, choices: Choices, root: Path, run_id: str | None = None) -> Prepared:
     """Load, check, plan and render. Raises UserError, SpecError with all that is wrong."""
+    loaded = load_spec(path, choices, root)
+    run_id = _checked_id(run_id) if run_id else new_run_id(loaded.spec.name)
+    return assemble(loaded, run_id, root / run_id)
+
+
+def load_spec(path: Path, choices: Choices, root: Path) -> LoadedSpec:
+    """Raises UserError, SpecError with all that is wrong."""
     from orchestrator.saves import save_of_name
     from orchestrator.spec.loader import load
 
-    loaded = load(path, choices.overrides(), save=partial(save_of_name, root))
-    run_id = _checked_id(run_id) if run_id else new_run_id(loaded.spec.name)
-    return assemble(loaded, run_id, root / run_id)
+    return load(path, choices.overrides(), save=partial(save_of_name, root))
 
 
 def assemble(

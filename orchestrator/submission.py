@@ -31,6 +31,13 @@ def submit(prepared: Prepared, environ: Mapping[str, str] = os.environ) -> str:
     """
     secrets = secret_values(prepared.loaded.spec.secrets, environ)
     prepared.scheduler.check()
+    layout, events = make_run(prepared, secrets)
+    return hand_over(prepared, layout, secrets, events)
+
+
+def make_run(prepared: Prepared, secrets: Mapping[str, str]) -> tuple[RunLayout, ClientEvents]:
+    """The run's folder, with the intent to submit it, and its client's events. Raises Conflict and
+    UserError; then nothing of it is left."""
     events = ClientEvents(prepared.layout)
     layout = create_run(
         _record(prepared),
@@ -43,7 +50,7 @@ def submit(prepared: Prepared, environ: Mapping[str, str] = os.environ) -> str:
         ),
     )
     register_run(layout)
-    return hand_over(prepared, layout, secrets, events)
+    return layout, events
 
 
 def hand_over(

@@ -43,12 +43,16 @@ def ask(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Answer:
 
 class Allocation:
     def __init__(self, env: Mapping[str, str]) -> None:
-        self.job_id = env.get("SLURM_JOB_ID", "")
+        self.number = env.get("SLURM_JOB_ID", "")
+        self.job_id = self.number
+        """As the client calls it, and every question to SLURM: the last element of an array has
+        the array's own number, by which SLURM would take all of them."""
+        if task := env.get("SLURM_ARRAY_TASK_ID"):
+            self.job_id = f"{env.get('SLURM_ARRAY_JOB_ID')}_{task}"
         self.restarts = int(env.get("SLURM_RESTART_COUNT") or 0)
         self.name = env.get("SLURMD_NODENAME", "")
         """The batch host."""
         self._nodelist = env.get("SLURM_JOB_NODELIST", "")
-        self._job_name = env.get("SLURM_JOB_NAME", "")
 
     def nodes(self) -> list[str]:
         """All nodes of the job, in SLURM's order, dead ones included."""
@@ -113,11 +117,10 @@ class Allocation:
         for step in steps:
             ask(["scancel", f"--signal={name}", step])
 
-    def successor(self) -> str:
+    def successor(self, run_id: str) -> str:
         """The job that a supervisor before this one has submitted in place of this job, or ""."""
-        name = f"--name={self._job_name}"
-        ids = ask(["squeue", "-h", "--me", name, "-o", "%A"]).out.split()
-        return next((one for one in ids if one.isdigit() and int(one) > int(self.job_id)), "")
+        ids = ask(["squeue", "-h", "--me", f"--name={run_id}", "-o", "%A"]).out.split()
+        return next((one for one in ids if one.isdigit() and int(one) > int(self.number)), "")
 
     def submit_again(self, script: str, exclude: Sequence[str] | None) -> tuple[str, str]:
         """(job id, what sbatch said) of a new job made from the same script, which avoids these

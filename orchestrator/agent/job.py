@@ -118,11 +118,12 @@ class Job:
         self._retries = left.retries
         if left.end is not None:
             where = str(left.end.get("where")) if left.end.get("retry") else None
-            if where == "new-job" and (job_id := self._allocation.successor()):
+            run_id = str(self._plan["run_id"])
+            if where == "new-job" and (job_id := self._allocation.successor(run_id)):
                 self._events.append("submitted", job_id=job_id)
                 return 1
             return self._follow(left.attempt, str(left.end.get("class")), where)
-        sruns = living_sruns(self._allocation.job_id, left.attempt)
+        sruns = living_sruns(self._allocation.number, left.attempt)
         tell(f"attempt {left.attempt} is taken over from a supervisor that was killed")
         while any(process.alive() for process in sruns):
             self._wait(_TICK)
@@ -194,7 +195,7 @@ class Job:
 
     def _judge_the_last(self) -> bool:
         """What an earlier supervisor could not say any more. Whether this job is to go on."""
-        last = self._judge.judge_last(self._allocation.facts())
+        last = self._judge.judge_last()
         if last is None:
             return True
         attempt, verdict, goes_on = last

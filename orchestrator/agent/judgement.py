@@ -53,7 +53,7 @@ class Judge:
         where = "allocation" if verdict.retry else None
         return verdict._replace(message=_UNSEEN, where=where, nodes_failed=sorted(down))
 
-    def judge_last(self, facts: Mapping[str, str]) -> tuple[int, Verdict, bool] | None:
+    def judge_last(self) -> tuple[int, Verdict, bool] | None:
         """What the supervisor of an earlier start of this job, or of another job of the run, could
         not say any more: attempt, verdict, and whether this job is to go on. None where it did."""
         last = unjudged(read_events(self._events))
@@ -71,7 +71,7 @@ class Judge:
         verdict = judge(evidence._replace(told=told, down=down), self.past(), self._policy)
         if requeued and not silent:
             verdict = verdict._replace(message=requeued)
-        others = last.get("job_id") != facts.get("JobId", self._allocation.job_id)
+        others = last.get("job_id") != self._allocation.job_id
         return attempt, verdict, verdict.retry or others
 
     def _evidence(self, attempt: int, nodes: Sequence[str]) -> Evidence:

@@ -13,13 +13,15 @@ from orchestrator.cli.output import emit, emit_json, next_commands
 from orchestrator.errors import UserError
 from orchestrator.runs.cancel import cancel_run
 from orchestrator.runs.layout import RunLayout
-from orchestrator.runs.registry import name_of, resolve
+from orchestrator.runs.registry import name_of, resolve_all
 
 
 def cancel(
     run: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Run ids, prefixes of them, @last, or run folders."),
+        typer.Argument(
+            metavar="RUN...", help="Run ids, prefixes of them, @last, run folders, or arrays."
+        ),
     ],
     runs: Runs = None,
     as_json: Json = False,
@@ -32,6 +34,7 @@ def cancel(
     Examples:
       ptx cancel @last
       ptx cancel quickstart-4f ddp-9x
+      ptx cancel sweep-7f3kq9
     """
     root = only_root(runs)
     layouts = _all_of(run, root)
@@ -51,7 +54,8 @@ def cancel(
 def _all_of(run: list[str], root: Path | None) -> list[RunLayout]:
     """All are found before the first is cancelled: a slip of the finger ends nothing."""
     try:
-        return list(dict.fromkeys(resolve(text, root=root) for text in run))
+        found = [layout for text in run for layout in resolve_all(text, root=root)]
+        return list(dict.fromkeys(found))
     except UserError as error:
         if len(run) > 1:
             error.message += " Nothing was cancelled."

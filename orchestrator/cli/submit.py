@@ -32,6 +32,14 @@ def submit(
     scheduler: Scheduler = None,
     setting: Settings = None,
     name: Name = None,
+    array: Annotated[
+        str | None,
+        typer.Option(
+            "--array",
+            metavar="N[%K]",
+            help="N runs as a SLURM job array, K at a time; {index} in --set is a run's number.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print everything that would run, and stop.")
     ] = False,
@@ -49,9 +57,17 @@ def submit(
       ptx submit jobs/quickstart.yaml --follow
       ptx submit job.yaml --scheduler slurm --nodes 4 --gpus 8 --set training.micro_batch=16
       ptx submit jobs/llama_lora_zero3.yaml --nodes 2 --dry-run
+      ptx submit job.yaml --array 8%2 --set training.seed={index}
     """
     refuse_together(follow=follow, dry_run=dry_run, as_json=as_json)
     choices = Choices(nodes, gpus, launcher, scheduler, name, tuple(setting or ()))
+    if array is not None:
+        from orchestrator.cli.submit_array import submit_array
+
+        if follow or run_id:
+            raise UserError("--array and --follow do not go together.", hint="Leave one out.")
+        root = runs_root(runs)
+        return submit_array(spec_path(spec), choices, root, array, dry_run=dry_run, as_json=as_json)
     prepared = prepare(spec_path(spec), choices, runs_root(runs), run_id)
     warn(prepared)
     if dry_run:

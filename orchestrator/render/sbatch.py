@@ -1,4 +1,4 @@
-"""job.sbatch: ptx's own text, from the first `#SBATCH` line to srun."""
+"""job.sbatch: ptx's own text, from the first `#SBATCH` line to srun; and array.sbatch."""
 
 from __future__ import annotations
 
@@ -7,33 +7,54 @@ from collections.abc import Iterator
 from orchestrator.errors import UserError
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.restart import returns_by_slurm
-from orchestrator.render.quoting import load_template
-from orchestrator.render.sbatch_header import Option, header, job_options
+from orchestrator.render.quoting import Shell, load_template
+from orchestrator.render.sbatch_header import Option, header, job_options, sbatch_line
+from orchestrator.runs.array import element_id
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.warning import warning_seconds
 
 
 def job_sbatch(spec: JobSpec, plan: Plan) -> bytes:
     """Pure. Raise UserError for what sbatch cannot be told."""
-    options: list[Option] = [
-        ("job-name", plan.run_id),
-        ("comment", f"ptx:{plan.run_id}"),
-        *job_options(spec, plan, spare=spec.resources.spare_nodes),
-        *_spares(spec),
-        *_signal(spec),
-        *_requeue(spec),
-        ("output", filename_pattern(f"{plan.run_dir}/scheduler.log")),
-        ("open-mode", "append"),
-        ("export", "ALL"),
-    ]
     text = load_template("job.sbatch.j2").render(
-        header=header(options),
+        header=_header(spec, plan, plan.run_id, filename_pattern(plan.run_dir)),
         umask="007" if plan.group_shared else "077",
         run_dir=plan.run_dir,
         srun=srun_options(plan),
         python=plan.python,
     )
     return text.encode()
+
+
+def array_sbatch(spec: JobSpec, plan: Plan, name: str, elements: str) -> bytes:
+    """Of the array `name` whose elements are `elements`, as `0-7%2`; the plan is one element's.
+    Pure. Raise UserError for what sbatch cannot be told."""
+    root = plan.run_dir.rpartition("/")[0]
+    before, after = element_id(name, "%a").split("%a")
+    text = load_template("array.sbatch.j2").render(
+        header=[
+            *_header(spec, plan, name, f"{filename_pattern(root)}/{before}%a{after}"),
+            sbatch_line("array", elements),
+        ],
+        before=f"{root}/{before}",
+        after=f"{after}/bundle/job.sbatch",
+    )
+    return text.encode()
+
+
+def _header(spec: JobSpec, plan: Plan, name: str, folder: str) -> list[Shell]:
+    options: list[Option] = [
+        ("job-name", name),
+        ("comment", f"ptx:{name}"),
+        *job_options(spec, plan, spare=spec.resources.spare_nodes),
+        *_spares(spec),
+        *_signal(spec),
+        *_requeue(spec),
+        ("output", f"{folder}/scheduler.log"),
+        ("open-mode", "append"),
+        ("export", "ALL"),
+    ]
+    return header(options)
 
 
 def srun_options(plan: Plan) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from orchestrator.runs.array import element_id, element_of
 from orchestrator.runs.events import ClientEvents, Event
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.process import Liveness, Process, alive, is_argument
@@ -34,7 +35,7 @@ def reconcile(
     client = Process.of(newest.intent.fields)
     living = liveness(client) if client is not None else None
     # An sbatch that the client has started outlives it, and may yet have its job accepted.
-    if living or is_argument(layout.bundle):
+    if living or is_argument(layout.bundle) or _is_array_argument(layout):
         return None
     job_id = scheduler.find(layout.run_id)
     if job_id in _known_jobs(events):
@@ -52,6 +53,15 @@ def reconcile(
         )
     except OSError:
         return None  # somebody else's run: its owner's next command settles it
+
+
+def _is_array_argument(layout: RunLayout) -> bool:
+    """An array's script is in the bundle of its first element."""
+    element = element_of(layout.run_id)
+    if element is None or not element.number:
+        return False
+    first = RunLayout(layout.root.parent / element_id(element.array, 0))
+    return is_argument(first.bundle)
 
 
 def _known_jobs(events: Sequence[Event]) -> set[str]:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Conflict, NotFound, UserError
+from orchestrator.runs.array import element_of
 from orchestrator.runs.files import replace
+from orchestrator.runs.ids import SUFFIX_LENGTH
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.reading import Mark, read_bytes
 from orchestrator.runs.root import registry_folder, runs_root
@@ -65,7 +67,29 @@ def resolve(text: str, *, root: Path | None = None) -> RunLayout:
         raise Conflict(
             f"{text!r} fits {len(matches)} runs: {shown}.", hint="Type more characters of the id."
         )
+    if several := elements(text, root=root):
+        raise Conflict(
+            f"{text} is an array of {len(several)} runs.",
+            hint=f"Name one, as {several[0].run_id}; `ptx status --name "
+            f"{text[: -SUFFIX_LENGTH - 1]}` lists them, `ptx cancel` takes the array.",
+        )
     raise NotFound(f"There is no run {text!r}.", hint=_did_you_mean(text, names, root))
+
+
+def resolve_all(text: str, *, root: Path | None = None) -> list[RunLayout]:
+    """As `resolve`; the name of an array means all its runs."""
+    return elements(text, root=root) or [resolve(text, root=root)]
+
+
+def elements(array: str, *, root: Path | None = None) -> list[RunLayout]:
+    """The runs of an array, in order; [] where there is none of this name."""
+    found = [
+        (one.number, name)
+        for name in _all_names(root)
+        if (one := element_of(name)) and one.array == array
+    ]
+    paths = [_folder(name, root) for _, name in sorted(found)]
+    return [RunLayout(path) for path in paths if path and _exists(path)]
 
 
 def name_of(layout: RunLayout) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import SchedulerUnreachable, UserError
+from orchestrator.runs.array import job_name
 from orchestrator.schedulers import slurm_query
 from orchestrator.schedulers.base import JobInfo
 from orchestrator.schedulers.environment import cleaned_os_environ
@@ -32,6 +33,8 @@ if TYPE_CHECKING:  # `ptx status` asks for states here, and needs none of pydant
     from orchestrator.spec.job import JobSpec
 
 SCRIPT = "job.sbatch"
+ARRAY_SCRIPT = "array.sbatch"
+"""Of all elements; in the bundle of the first."""
 
 
 class Slurm:
@@ -49,16 +52,29 @@ class Slurm:
 
         return (BundleFile(SCRIPT, job_sbatch(spec, plan)),)
 
-    def submit_argv(self, layout: RunLayout) -> tuple[str, ...]:
-        return ("sbatch", "--parsable", str(layout.bundle / SCRIPT))
+    def render_array(self, spec: JobSpec, plan: Plan, name: str, elements: str) -> BundleFile:
+        from orchestrator.render.bundle import BundleFile
+        from orchestrator.render.sbatch import array_sbatch
+
+        return BundleFile(ARRAY_SCRIPT, array_sbatch(spec, plan, name, elements))
+
+    def submit_argv(self, layout: RunLayout, script: str = SCRIPT) -> tuple[str, ...]:
+        return ("sbatch", "--parsable", str(layout.bundle / script))
 
     def check(self) -> None:
         ping()
 
     def submit(self, bundle: Bundle, layout: RunLayout) -> str:  # noqa: ARG002
         """Raises SubmissionRefused with sbatch's own sentence, or SchedulerUnreachable."""
+        return self._submit(layout, SCRIPT)
+
+    def submit_array(self, first: RunLayout) -> str:
+        """The number that all elements have in common; raises as `submit`."""
+        return self._submit(first, ARRAY_SCRIPT).partition("_")[0]
+
+    def _submit(self, layout: RunLayout, script: str) -> str:
         try:
-            return self._submit(layout)
+            return self._sbatch(layout, script)
         except SchedulerUnreachable:
             # "Socket timed out" comes also after the controller took the job.
             with contextlib.suppress(SchedulerUnreachable):
@@ -66,12 +82,12 @@ class Slurm:
                     return job_id
             raise
 
-    def _submit(self, layout: RunLayout) -> str:
+    def _sbatch(self, layout: RunLayout, script: str) -> str:
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         from orchestrator.schedulers.slurm_executor import ScriptExecutor
 
-        argv = self.submit_argv(layout)
+        argv = self.submit_argv(layout, script)
         # submitit prints what sbatch said besides raising it.
         quiet = contextlib.redirect_stderr(io.StringIO())
         with (
@@ -81,7 +97,7 @@ class Slurm:
             quiet,
         ):
             try:
-                executor = ScriptExecutor(Path(folder), layout.bundle / SCRIPT, argv)
+                executor = ScriptExecutor(Path(folder), layout.bundle / script, argv)
             except RuntimeError as error:  # how submitit says that there is no srun
                 raise missing("srun") from error
             try:
@@ -100,7 +116,7 @@ class Slurm:
         """Raises UserError where SLURM will not let this person end the job."""
         ping()
         # By name too: on another cluster, or a new one, this number may be another job's.
-        answer = ask(["scancel", f"--name={layout.run_id}", job_id])
+        answer = ask(["scancel", f"--name={job_name(layout.run_id, job_id)}", job_id])
         gone = ("Invalid job id", "already completing or completed", "No active jobs match")
         if answer.code != 0 and not any(word in answer.err for word in gone):
             raise UserError(
@@ -112,7 +128,7 @@ class Slurm:
         return slurm_query.find(run_id)
 
     def query(self, jobs: Mapping[str, RunLayout]) -> Sequence[JobInfo]:
-        return slurm_query.query({job_id: run.run_id for job_id, run in jobs.items()})
+        return slurm_query.query({job: job_name(run.run_id, job) for job, run in jobs.items()})
 
 
 @contextlib.contextmanager

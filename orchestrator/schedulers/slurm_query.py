@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from orchestrator.errors import SchedulerUnreachable
+from orchestrator.runs.array import element_of
 from orchestrator.schedulers.base import JobInfo, JobState
 from orchestrator.schedulers.slurm_command import ask, ping, sentence, unreachable
 from orchestrator.schedulers.slurm_states import (
@@ -35,7 +36,7 @@ nor at one that is deferred."""
 
 
 def query(jobs: Mapping[str, str]) -> list[JobInfo]:
-    """One JobInfo a job (job id -> run id), in the order given.
+    """One JobInfo a job (job id -> the name that SLURM knows it by), in the order given.
 
     Never raises for a SLURM that does not answer.
     """
@@ -52,46 +53,58 @@ def query(jobs: Mapping[str, str]) -> list[JobInfo]:
     return [known.get(job_id) or JobInfo(job_id, JobState.UNKNOWN, why) for job_id in jobs]
 
 
-def find(name: str) -> str | None:
-    """The newest job of this user that bears this name.
+def find(run_id: str) -> str | None:
+    """The newest job of this user that bears this run's name, or is this element of an array.
 
     Raises SchedulerUnreachable when squeue does not answer: that is not "there is none".
     """
     ping()
-    user = str(os.getuid())
-    answer = ask(
-        ["squeue", "-h", "--states=all", f"--user={user}", f"--name={name}", "-o", "%i|%T|%j"]
-    )
+    element = element_of(run_id)
+    names = f"--name={run_id},{element.array}" if element else f"--name={run_id}"
+    user = f"--user={os.getuid()}"
+    answer = ask(["squeue", "-h", "-r", "--states=all", user, names, "-o", "%i|%T|%j"])
     if answer.code != 0:
         raise unreachable(sentence(answer.err) or f"squeue ended with {answer.code}")
-    if job_id := _newest(answer.out, name):
+    if job_id := _newest(answer.out, run_id):
         return job_id
     fields = ["-n", "-P", "-X", "--format=JobID,State,JobName"]
     try:
-        answer = ask(["sacct", *fields, f"--user={user}", f"--name={name}", *_EVER])
+        answer = ask(["sacct", *fields, user, names, *_EVER])
     except SchedulerUnreachable:
         return None
-    return _newest(answer.out, name)
+    return _newest(answer.out, run_id)
 
 
-def _newest(text: str, name: str) -> str | None:
-    rows = (line.strip().split("|", 2) for line in text.splitlines())
-    ids = [int(row[0]) for row in rows if len(row) == 3 and row[2] == name and row[0].isdigit()]
-    return str(max(ids)) if ids else None
+def _newest(text: str, run_id: str) -> str | None:
+    element = element_of(run_id)
+    wanted = {(run_id, "")} | ({(element.array, str(element.number))} if element else set())
+    found = []
+    for line in text.splitlines():
+        job_id, _, rest = line.strip().partition("|")
+        number, _, index = job_id.partition("_")
+        if (rest.partition("|")[2], index) in wanted and number.isdigit():
+            found.append((int(number), job_id))
+    return max(found)[1] if found else None
 
 
 def _from_squeue(jobs: Mapping[str, str]) -> dict[str, JobInfo]:
     """One question, however many there are: asked for some, squeue gets all from the controller
     and leaves the others out itself."""
     if len(jobs) > _CHUNK:
-        answer = ask(["squeue", "-h", "--states=all", "-o", f"{SQUEUE_FORMAT}|%j"])
+        answer = ask(["squeue", "-h", *_each(jobs), "--states=all", "-o", f"{SQUEUE_FORMAT}|%j"])
         return parse_squeue(_named(answer.out, jobs))
     if not jobs:
         return {}
     which = next(_chunks(jobs))
     # A single unknown id is an error to squeue ("Invalid job id"), among others it is not.
-    answer = ask(["squeue", "-h", "--states=all", *which, "-o", SQUEUE_FORMAT])
+    answer = ask(["squeue", "-h", *_each(jobs), "--states=all", *which, "-o", SQUEUE_FORMAT])
     return parse_squeue(answer.out)
+
+
+def _each(jobs: Mapping[str, str]) -> tuple[str, ...]:
+    """A row for each element of an array that waits; else they share one, `1234_[5-7]`. Only where
+    elements are asked for: others' arrays are many rows."""
+    return ("-r",) if any("_" in job_id for job_id in jobs) else ()
 
 
 def _named(text: str, jobs: Mapping[str, str]) -> str:
@@ -118,4 +131,4 @@ def _from_sacct(jobs: Mapping[str, str]) -> dict[str, JobInfo]:
 def _chunks(jobs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     rows = iter(jobs.items())
     while chunk := dict(islice(rows, _CHUNK)):
-        yield f"--jobs={','.join(chunk)}", f"--name={','.join(chunk.values())}"
+        yield f"--jobs={','.join(chunk)}", f"--name={','.join(dict.fromkeys(chunk.values()))}"

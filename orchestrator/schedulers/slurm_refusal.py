@@ -51,6 +51,10 @@ _HINTS: tuple[tuple[str, str], ...] = (
         r"node configuration is not available",
         "no node has all that resources asks for; `sinfo -o '%P %N %c %m %G'` lists what they have",
     ),
+    (
+        r"job array",
+        "make fewer runs with --array; `scontrol show config` has the largest as MaxArraySize",
+    ),
     (r"option|dependency|mail", "change slurm.options"),
 )
 _FALLBACK = "what was asked for stands in the #SBATCH lines that --dry-run prints"

@@ -94,6 +94,7 @@ def commands(
         "cancel": ["cancel", "gone"],
         "validate": ["validate", hello],
         "submit --dry-run": ["submit", hello, "--dry-run", "--gpus", "0"],
+        "submit --array --dry-run": ["submit", hello, *standalone[1:], "--array=2", "--dry-run"],
         "render": ["render", hello, "--gpus", "0"],
         "render --standalone": ["render", hello, *standalone],
         "resume --dry-run": ["resume", "bad", "--dry-run", "--nodes", "1", "--set", "name=x"],

@@ -16,6 +16,7 @@ from support.ptx import Ptx
 
 from orchestrator.cli.main import main
 from orchestrator.preparation import resolved_yaml
+from orchestrator.runs.array import element_id
 from orchestrator.runs.events import read_events
 from orchestrator.runs.layout import RunLayout
 from orchestrator.spec.loader import load
@@ -376,3 +377,49 @@ def test_a_failed_submission_is_kept_with_its_reason(ptx: Ptx, spec: Path) -> No
     assert "partition" in done.stderr and "Traceback" not in done.stderr
     (row,) = json.loads(ptx.ok("status", "--json"))["runs"]
     assert row["state"] == "launch-error" and "partition" in row["reason"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--array", "0"), "--array 0 is no size of an array"),
+        (("--array", "0-7"), "--array 0-7 is no size of an array"),
+        (("--array", "1001"), "1000 at most"),
+        (("--array", "8%0"), "no size of an array"),
+        (("--array", "8"), "the scheduler is local"),
+        (("--array", "8", "--scheduler", "slurm", "--follow"), "do not go together"),
+        (("--array", "8", "--scheduler", "slurm", "--name", "n" * 63), "too long for an array"),
+        (("--array", "8", "--scheduler", "slurm", "--set", "training.seed={index}x"), "=0x"),
+    ],
+)
+def test_what_is_no_array_is_refused_and_leaves_nothing(
+    ptx: Ptx, spec: Path, options: tuple[str, ...], said: str
+) -> None:
+    refused = ptx("submit", str(spec), *options)
+    assert refused.returncode == 2
+    assert said in refused.stderr and "Traceback" not in refused.stderr
+    assert not ptx.runs.exists()
+
+
+def test_the_dry_run_of_an_array_shows_each_run_with_its_own_number(ptx: Ptx, spec: Path) -> None:
+    argv = ("submit", str(spec), "--scheduler", "slurm", "--array", "3%2", "--dry-run", "--json")
+    told = json.loads(ptx.ok(*argv, "--set", "training.seed={index}"))
+    assert len(told["runs"]) == 3
+    for index, run in enumerate(told["runs"]):
+        assert run["run_id"] == element_id(told["array"], index)
+        files = {file["path"]: file["text"] for file in run["files"]}
+        assert json.loads(files["plan.json"])["training"]["seed"] == index
+        assert ("array.sbatch" in files) == (index == 0)
+    assert not ptx.runs.exists()
+
+
+def test_an_arrays_name_means_all_its_runs_to_cancel_and_none_to_status(ptx: Ptx) -> None:
+    for index in (10, 9):
+        MadeRun(ptx.runs, f"sweep.{index}-aaaaaa").submitted().event(2, "cancel", user="ann").event(
+            3, "supervisor_ended", rc=-15
+        )
+    said = ptx.ok("cancel", "sweep-aaaaaa").splitlines()
+    assert said == [f"sweep.{index}-aaaaaa was cancelled already" for index in (9, 10)]
+    refused = ptx("status", "sweep-aaaaaa")
+    assert refused.returncode == 5
+    assert "an array of 2 runs" in refused.stderr and "sweep.9-aaaaaa" in refused.stderr

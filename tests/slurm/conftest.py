@@ -14,7 +14,7 @@ from typing import Any
 import cluster_processes as processes
 import pytest
 from cluster import Cluster
-from restarting import Start, SteppingRun
+from restarting import Start, SteppingRun, stepping_spec
 from support.ptx import Ptx
 
 SCRIPT = Path(__file__).parent / "cluster.py"
@@ -79,7 +79,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     runs: list[SteppingRun] = []
 
     def one(args: dict[str, Any] | None = None, **sections: Any) -> SteppingRun:
-        runs.append(SteppingRun(Ptx(tmp_path / "runs"), tmp_path, args or {}, **sections))
+        ptx, spec = Ptx(tmp_path / "runs"), stepping_spec(tmp_path, args or {}, **sections)
+        runs.append(SteppingRun(ptx, ptx.submit(spec)))
         return runs[-1]
 
     yield one

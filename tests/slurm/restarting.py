@@ -20,20 +20,24 @@ from orchestrator.runs.events import Event, read_events
 from orchestrator.runs.layout import RunLayout
 
 
+def stepping_spec(folder: Path, args: dict[str, Any], **sections: Any) -> Path:
+    spec = {
+        "name": "stepping",
+        "scheduler": "slurm",
+        "entrypoint": {"script": str(CHECKOUT / "tests/support/stepping.py"), "args": args},
+        "restart": {"backoff": "1s"},
+        **sections,
+    }
+    spec["resources"] = {"nodes": 2, "gpus_per_node": 0} | sections.get("resources", {})
+    path = folder / "stepping.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    return path
+
+
 class SteppingRun:
-    def __init__(self, ptx: Ptx, folder: Path, args: dict[str, Any], **sections: Any) -> None:
-        spec = {
-            "name": "stepping",
-            "scheduler": "slurm",
-            "entrypoint": {"script": str(CHECKOUT / "tests/support/stepping.py"), "args": args},
-            "restart": {"backoff": "1s"},
-            **sections,
-        }
-        spec["resources"] = {"nodes": 2, "gpus_per_node": 0} | sections.get("resources", {})
-        path = folder / "stepping.yaml"
-        path.write_text(yaml.safe_dump(spec))
+    def __init__(self, ptx: Ptx, run: Path) -> None:
         self.ptx = ptx
-        self.layout = RunLayout(ptx.submit(path))
+        self.layout = RunLayout(run)
 
     @property
     def job(self) -> str:
@@ -105,7 +109,7 @@ class SteppingRun:
 
 
 Start = Callable[..., SteppingRun]
-"""With its arguments but for the first two; it ends with the test."""
+"""With the script's arguments and sections of the spec; it ends with the test."""
 
 
 def processes_of(cluster: Cluster, node: str) -> list[int]:

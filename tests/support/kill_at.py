@@ -66,7 +66,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "after the registry": lambda: after(submission, "register"),
     "before sbatch": lambda: before(subprocess.Popen, "__init__", _sbatch),
     "while sbatch runs": lambda: after(subprocess.Popen, "__init__", _sbatch),
-    "after sbatch": lambda: after(Slurm, "submit"),
+    "after sbatch": lambda: after(Slurm, "_submit"),
     "after the submission": lambda: after(ClientEvents, "append", _event("submitted")),
 }
 

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.errors import UserError
 from orchestrator.plan.plan import Plan, Target
 from orchestrator.plan.planner import plan
-from orchestrator.render.sbatch import job_sbatch
+from orchestrator.render.sbatch import array_sbatch, job_sbatch
 from orchestrator.render.sbatch_header import clock, sbatch_line
 from orchestrator.spec.job import JobSpec
 
@@ -247,3 +247,31 @@ def test_only_a_supervisor_that_was_killed_alone_is_started_anew(
     assert done.returncode == code, done.stderr
     assert len((tmp_path / "starts").read_text().splitlines()) == starts
     assert done.stderr.count("it is started anew") == starts - 1
+
+
+def test_an_arrays_script_runs_the_script_of_each_element_wherever_they_lie(tmp_path: Path) -> None:
+    runs = tmp_path / 'it\'s 50 %a "quoted" $HOME'
+    spec, of_one = made({}, runs)
+    (tmp_path / "array.sbatch").write_bytes(array_sbatch(spec, of_one, "x-000001", "0-1%1"))
+    for index in range(2):
+        bundle = runs / f"x.{index}-000001" / "bundle"
+        bundle.mkdir(parents=True)
+        (bundle / "job.sbatch").write_text(f"echo I am {index}\n")
+    for index in range(2):
+        argv = ["bash", str(tmp_path / "array.sbatch")]
+        env = {"SLURM_ARRAY_TASK_ID": str(index), "PATH": "/usr/bin:/bin"}
+        assert subprocess.run(argv, env=env, capture_output=True).stdout == b"I am %d\n" % index
+
+
+def test_an_array_asks_for_what_each_element_would_and_names_each_ones_own_log() -> None:
+    spec, of_one = made({"resources": {"nodes": 2, "time_limit": "1h", "gpus_per_node": 4}})
+    lines = array_sbatch(spec, of_one, "x-000001", "0-7%2").decode().splitlines()
+    array = [line for line in lines if line.startswith("#SBATCH")]
+    single = [line for line in job_sbatch(spec, of_one).decode().splitlines() if "#SBATCH" in line]
+    assert array[-1] == "#SBATCH --array=0-7%2"
+    assert [line for line in array if line not in single][:-1] == [
+        "#SBATCH --output=/runs/x.%a-000001/scheduler.log",
+    ]
+    assert [line for line in single if line not in array] == [
+        "#SBATCH --output=/runs/x-000001/scheduler.log"
+    ]

@@ -28,7 +28,7 @@ _INSTEAD = {
     "parsable": "ptx reads sbatch's answer itself",
     "test-only": "use `ptx submit --dry-run`",
     "wait": "use `ptx wait`",
-    "array": "job arrays are not supported: submit one run for each",
+    "array": "use `ptx submit --array N`: each element is a run of its own",
     "partition": "use slurm.partition",
     "account": "use slurm.account",
     "qos": "use slurm.qos",
