@@ -34,8 +34,10 @@ class Request:
     @property
     def size(self) -> str:
         many = f"{self.nodes} nodes" if self.nodes != "1" else "1 node"
-        gres = f" with {self.gres}" if self.gres else f" ({self.cores} cores)" if self.cores else ""
-        return many + gres
+        if self.gres:
+            return f"{many} with {self.gres}"
+        cores = "1 core" if self.cores == "1" else f"{self.cores} cores"
+        return f"{many} ({cores})" if self.cores else many
 
 
 def waiting(run: Observed, verdict: Verdict) -> Verdict:
