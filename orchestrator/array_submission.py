@@ -60,6 +60,25 @@ def prepare_array(path: Path, choices: Choices, root: Path, size: str) -> Array:
     return Array(name, _with_script(runs, name, f"0-{count - 1}{at_once}"))
 
 
+def _refuse_differences(runs: Sequence[Prepared], scripts: Sequence[bytes]) -> None:
+    """SLURM gives every element of an array what the first one asks for."""
+    for run, script in zip(runs, scripts, strict=True):
+        if run.plan.name != runs[0].plan.name:
+            raise UserError(
+                f"The runs of an array have one name, and {run.plan.name} is another than "
+                f"{runs[0].plan.name}.",
+                hint=f"Leave {INDEX} out of the name.",
+            )
+        lines = zip(scripts[0].decode().splitlines(), script.decode().splitlines(), strict=False)
+        for first, other in lines:
+            if first != other:
+                raise UserError(
+                    f"All elements of an array ask SLURM for the same, and {run.layout.run_id} "
+                    f"would ask for `{other}` where the first has `{first}`.",
+                    hint=f"Leave {INDEX} out of what is asked of SLURM, or submit one by one.",
+                )
+
+
 def submit_array(array: Array, environ: Mapping[str, str] = os.environ) -> list[str]:
     """Make the folder of each run, and one array of jobs for all; the job ids, by index.
 
@@ -72,10 +91,10 @@ def submit_array(array: Array, environ: Mapping[str, str] = os.environ) -> list[
     made: list[ClientEvents] = []
     try:
         for run in array.runs:
-            _, events = make_run(run, secrets)
+            _, events = make_run(run, secrets, array=array.name)
             made.append(events)
         with withheld(secrets):
-            number = scheduler.submit_array(array.first.layout)
+            number = scheduler.submit_array(array.first.layout, array.name)
     except SchedulerUnreachable:
         raise  # it may have them all the same: the next command looks for each
     except UserError as error:
@@ -108,8 +127,9 @@ def _with_script(runs: Sequence[Prepared], name: str, elements: str) -> tuple[Pr
     """The script of the array is in the bundle of its first run."""
     first, scheduler = runs[0], Slurm()
     argv = scheduler.submit_argv(first.layout, ARRAY_SCRIPT)
-    script = scheduler.render_array(first.loaded.spec, first.plan, name, elements)
-    files = (*first.bundle.files, script)
+    scripts = [scheduler.render_array(run.loaded.spec, run.plan, name, elements) for run in runs]
+    _refuse_differences(runs, [script.data for script in scripts])
+    files = (*first.bundle.files, scripts[0])
     bundles = [replace(run.bundle, submit_argv=argv) for run in runs]
     bundles[0] = replace(bundles[0], files=files)
     both = zip(runs, bundles, strict=True)

@@ -35,9 +35,11 @@ def submit(prepared: Prepared, environ: Mapping[str, str] = os.environ) -> str:
     return hand_over(prepared, layout, secrets, events)
 
 
-def make_run(prepared: Prepared, secrets: Mapping[str, str]) -> tuple[RunLayout, ClientEvents]:
-    """The run's folder, with the intent to submit it, and its client's events. Raises Conflict and
-    UserError; then nothing of it is left."""
+def make_run(
+    prepared: Prepared, secrets: Mapping[str, str], **which: str
+) -> tuple[RunLayout, ClientEvents]:
+    """The run's folder, with the intent to submit it, and its client's events; `which` goes into
+    the intent. Raises Conflict and UserError; then nothing of it is left."""
     events = ClientEvents(prepared.layout)
     layout = create_run(
         _record(prepared),
@@ -46,7 +48,7 @@ def make_run(prepared: Prepared, secrets: Mapping[str, str]) -> tuple[RunLayout,
         secrets=secrets,
         group_shared=prepared.plan.group_shared,
         intend=lambda: events.append(
-            "intent", scheduler=prepared.plan.scheduler, **vars(this_process())
+            "intent", scheduler=prepared.plan.scheduler, **vars(this_process()), **which
         ),
     )
     register_run(layout)

@@ -77,12 +77,16 @@ class Allocation:
         match = re.search(r"^KillWait\s*=\s*(\d+)", ask(["scontrol", "show", "config"]).out, re.M)
         return float(match[1]) if match else None
 
-    def requeue(self) -> str:
-        """Empty where SLURM has taken the job back into the queue, else what it said."""
+    def requeue(self) -> str | None:
+        """Empty where SLURM has taken the job back into the queue, else what it said; None where it
+        does not answer: it may have done it all the same."""
         answer = ask(["scontrol", "requeue", self.job_id])
-        if answer.code == 0 or int(self.facts().get("Restarts") or 0) > self.restarts:
+        if answer.code == 0:
+            return ""
+        facts = self.facts()
+        if int(facts.get("Restarts") or 0) > self.restarts:
             return ""  # SLURM may have been faster: it requeues what a dead node has ended
-        return answer.said or f"scontrol ended with {answer.code}"
+        return (answer.said or f"scontrol ended with {answer.code}") if facts else None
 
     def usable(self) -> set[str] | None:
         """The nodes of the job's partition that are not dead; None where SLURM does not say."""

@@ -65,7 +65,7 @@ class Deputy:
         refused = job.requeue()
         if refused:
             tell(f"{why}, and SLURM does not requeue the job: {refused}")
-        return not refused or bool(job.facts())
+        return refused is not None
 
 
 def _was_killed(facts: Mapping[str, str]) -> bool:

@@ -3,22 +3,24 @@ while that is of use, else through the queue."""
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.agent.allocation import Allocation, time_left
 from orchestrator.agent.attempts import attempt_numbers, begin_attempt, read_events, record_end
-from orchestrator.agent.bad_hosts import exclusion, to_avoid
+from orchestrator.agent.bad_hosts import to_avoid
 from orchestrator.agent.classes import Policy, Verdict, pause
 from orchestrator.agent.events import Events
-from orchestrator.agent.judgement import Judge
+from orchestrator.agent.judgement import Judge, Silence
 from orchestrator.agent.lifeline import Anchor
 from orchestrator.agent.linux import set_name
 from orchestrator.agent.place import NotStartable, read_plan
+from orchestrator.agent.queue import Queue
 from orchestrator.agent.srun import start_srun
 from orchestrator.agent.stderr import tell
 from orchestrator.agent.takeover import Inheritance, inheritance, living_sruns
@@ -28,8 +30,6 @@ _BETWEEN = 2.0
 """Seconds between two questions to SLURM."""
 _WAITED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD}
 _KILL_AGAIN = 10.0
-_ENDED_BY_SLURM = 90.0
-"""Seconds within which SLURM ends the batch step of a job that it has requeued."""
 _LEAVES = ("completed", "failed", "out-of-memory", "cancelled", "launch-error")
 """Classes after which, without retry, the run needs its secrets no more."""
 
@@ -39,7 +39,6 @@ class Job:
         self._plan = plan
         self._command = list(command)
         self._run_dir = Path(plan["run_dir"])
-        self._script = plan_path.parent / "job.sbatch"
         self._shared = bool(plan["group_shared"])
         self._restart: Mapping[str, Any] = plan["restart"]
         self._policy = Policy(
@@ -55,10 +54,21 @@ class Job:
         )
         self._anchor = Anchor(self._inherited.port if self._inherited else 0)
         self._judge = Judge(self._run_dir, self._path, self._policy, self._allocation)
+        script = plan_path.parent / "job.sbatch"
+        self._queue = Queue(
+            self._allocation, self._judge, self._events, script, str(plan["run_id"]), self._sleep
+        )
         self._retries = 0
 
     def run(self) -> int:
         """All attempts of this job; its exit code."""
+        try:
+            return self._attempts()
+        except Silence:
+            tell("SLURM ends this job and does not say why: its next start judges this attempt")
+            return 1
+
+    def _attempts(self) -> int:
         if self._inherited is not None:
             code = self._take_over(self._inherited)
             if code is not None:
@@ -92,7 +102,7 @@ class Job:
         if self._judge.ending and where != "new-job":
             return 1  # SLURM brings it back by itself
         if where != "allocation":
-            return self._requeue(attempt, name, where)
+            return self._queue.go_on(attempt, name, where)
         self._sleep(pause(self._policy, self._retries))
         self._retries += 1
         return None
@@ -125,8 +135,7 @@ class Job:
             return self._follow(left.attempt, str(left.end.get("class")), where)
         sruns = living_sruns(self._allocation.number, left.attempt)
         tell(f"attempt {left.attempt} is taken over from a supervisor that was killed")
-        while any(process.alive() for process in sruns):
-            self._wait(_TICK)
+        self._wait_for(lambda: not any(process.alive() for process in sruns))
         if sruns or self._judge.all_ended(left.attempt, left.nodes):
             verdict = self._judge.judge(left.attempt, left.nodes, left.begun)
         else:
@@ -164,10 +173,18 @@ class Job:
             port=self._anchor.stay(),
             grace=self._grace(),
         )
-        if srun is None:
-            return
-        while os.waitpid(srun, os.WNOHANG)[0] == 0:
+        if srun is not None:
+            self._wait_for(lambda: os.waitpid(srun, os.WNOHANG)[0] != 0)
+
+    def _wait_for(self, ended: Callable[[], bool]) -> None:
+        """For less where SLURM ends the job and the ranks have more time than it gives: who is
+        killed with them brings no run back."""
+        wait = self._allocation.kill_wait()
+        deadline = math.inf
+        while not ended() and time.monotonic() < deadline:
             self._wait(_TICK)
+            if self._judge.ending and wait is not None:
+                deadline = min(deadline, time.monotonic() + wait - min(2.0, wait / 6))
 
     def _grace(self) -> float | None:
         """What the agents may give the ranks after SIGTERM, to be done before SLURM's SIGKILL."""
@@ -240,30 +257,7 @@ class Job:
             default=0,
         )
         where = "new-job" if facts.get("Requeue") == "0" else "requeue"
-        return self._requeue(attempt, why, where)
-
-    def _requeue(self, attempt: int, reason: str, where: str | None) -> int:
-        """Once. Where SLURM refuses, or is known to, a new job continues the run."""
-        avoid = exclusion(self._judge.past(), self._allocation)
-        refused = "its requeueing is switched off"
-        if where == "requeue":
-            self._events.append("requeue", attempt=attempt, reason=reason)
-            refused = self._allocation.requeue()
-        if not refused:
-            if avoid is not None and (said := self._allocation.exclude(avoid)):
-                tell(f"SLURM does not keep the job away from {', '.join(avoid)}: {said}")
-            self._sleep(_ENDED_BY_SLURM, through_signals=True)
-            return 1
-        if self._judge.ending and where == "requeue":
-            return 1
-        job_id, said = self._allocation.submit_again(str(self._script), avoid)
-        if not job_id:
-            tell(
-                f"the run cannot go on: the job is not requeued ({refused}), nor a new one: {said}"
-            )
-            return 1
-        self._events.append("submitted", job_id=job_id)
-        return 1
+        return self._queue.go_on(attempt, why, where)
 
     def _forget_secrets(self, name: str) -> None:
         if name in _LEAVES:

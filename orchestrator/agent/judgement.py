@@ -13,7 +13,13 @@ from orchestrator.agent.classes import Evidence, Past, Policy, Verdict, judge
 
 _AT_ONCE = 5.0
 """Seconds between SLURM's decision to preempt a job without GraceTime and its end, at most."""
+_INSISTS = 10.0
+"""Seconds for which a job that is being ended asks why; it has its KillWait, 30 s by default."""
 _UNSEEN = "the supervisor of the job was killed, and srun with it"
+
+
+class Silence(Exception):
+    """SLURM did not answer, and what follows depends on what it would have said."""
 
 
 class Judge:
@@ -84,7 +90,7 @@ class Judge:
 
         Also asked where no SIGTERM came: a batch host that SLURM has given up hears of nothing.
         """
-        facts = self._allocation.facts()
+        facts = self._facts()
         self.ending = self.ending or facts.get("JobState", "RUNNING") != "RUNNING"
         if not self.ending:
             # During a partition's GraceTime nobody but the ranks has been told. SLURM brings back
@@ -104,13 +110,22 @@ class Judge:
         left = time_left(facts)
         return "time-limit" if left is not None and left <= 1 else "cancelled"
 
+    def _facts(self) -> dict[str, str]:
+        """Raises Silence where SLURM is ending the job, for what may be any reason."""
+        end = time.monotonic() + _INSISTS
+        while not (facts := self._allocation.facts()) and self.ending:
+            if time.monotonic() > end:
+                raise Silence
+            time.sleep(1)
+        return facts
+
 
 def _was_preempted(facts: Mapping[str, str]) -> bool:
     """In this start of the job. One that was cancelled later, in its GraceTime, is cancelled."""
     when = facts.get("PreemptTime", "")
     if not when[:1].isdigit() or when < facts.get("StartTime", ""):
         return False
-    if facts.get("JobState") == "RUNNING":
+    if facts.get("JobState") in ("RUNNING", "PREEMPTED"):
         return True
     try:
         preempted, ended = map(datetime.fromisoformat, (when, facts.get("EndTime", "")))

@@ -65,7 +65,8 @@ def submit(
         from orchestrator.cli.submit_array import submit_array
 
         if follow or run_id:
-            raise UserError("--array and --follow do not go together.", hint="Leave one out.")
+            other = "--follow" if follow else "--run-id"
+            raise UserError(f"--array and {other} do not go together.", hint="Leave one out.")
         root = runs_root(runs)
         return submit_array(spec_path(spec), choices, root, array, dry_run=dry_run, as_json=as_json)
     prepared = prepare(spec_path(spec), choices, runs_root(runs), run_id)

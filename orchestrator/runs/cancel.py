@@ -48,6 +48,9 @@ def cancel_run(layout: RunLayout) -> bool:
         # The run goes on: whatever ends it later was not this cancel.
         events.append("cancel_failed", message=error.message)
         raise
+    if not state.attempts:
+        with contextlib.suppress(UserError):  # what SLURM says of it now, it soon forgets
+            observe_one(layout)
     with contextlib.suppress(OSError):  # somebody of the run's group may cancel, not delete
         layout.secrets.unlink(missing_ok=True)
     return True

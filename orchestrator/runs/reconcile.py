@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Protocol
 
-from orchestrator.runs.array import element_id, element_of
+from orchestrator.runs.array import element_id
 from orchestrator.runs.events import ClientEvents, Event
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.process import Liveness, Process, alive, is_argument
@@ -13,7 +14,7 @@ from orchestrator.runs.submissions import submissions
 
 
 class Finder(Protocol):
-    def find(self, run_id: str) -> str | None: ...
+    def find(self, run_id: str, array: str = "") -> str | None: ...
 
 
 def reconcile(
@@ -35,10 +36,11 @@ def reconcile(
     client = Process.of(newest.intent.fields)
     living = liveness(client) if client is not None else None
     # An sbatch that the client has started outlives it, and may yet have its job accepted.
-    if living or is_argument(layout.bundle) or _is_array_argument(layout):
+    array = newest.intent.text("array")
+    if living or is_argument(_script_folder(layout, array)):
         return None
-    job_id = scheduler.find(layout.run_id)
-    if job_id in _known_jobs(events):
+    job_id = scheduler.find(layout.run_id, array) if array else scheduler.find(layout.run_id)
+    if job_id in known_jobs(events):
         job_id = None  # an earlier submission's
     if job_id is None and living is None:
         return None
@@ -55,14 +57,12 @@ def reconcile(
         return None  # somebody else's run: its owner's next command settles it
 
 
-def _is_array_argument(layout: RunLayout) -> bool:
+def _script_folder(layout: RunLayout, array: str) -> Path:
     """An array's script is in the bundle of its first element."""
-    element = element_of(layout.run_id)
-    if element is None or not element.number:
-        return False
-    first = RunLayout(layout.root.parent / element_id(element.array, 0))
-    return is_argument(first.bundle)
+    first = RunLayout(layout.root.parent / element_id(array, 0)) if array else layout
+    return first.bundle
 
 
-def _known_jobs(events: Sequence[Event]) -> set[str]:
+def known_jobs(events: Iterable[Event]) -> set[str]:
+    """All that the run has had so far."""
     return {event.text("job_id") for event in events} - {""}

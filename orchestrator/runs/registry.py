@@ -76,11 +76,6 @@ def resolve(text: str, *, root: Path | None = None) -> RunLayout:
     raise NotFound(f"There is no run {text!r}.", hint=_did_you_mean(text, names, root))
 
 
-def resolve_all(text: str, *, root: Path | None = None) -> list[RunLayout]:
-    """As `resolve`; the name of an array means all its runs."""
-    return elements(text, root=root) or [resolve(text, root=root)]
-
-
 def elements(array: str, *, root: Path | None = None) -> list[RunLayout]:
     """The runs of an array, in order; [] where there is none of this name."""
     found = [

@@ -65,8 +65,9 @@ class Scheduler(Protocol):
         """Ask for the end; a job that is gone already is no error."""
         ...
 
-    def find(self, run_id: str) -> str | None:
-        """The job that bears this run's tag, for a submission whose client died."""
+    def find(self, run_id: str, array: str = "") -> str | None:
+        """The job that bears this run's tag, for a submission whose client died; of a run that was
+        submitted as an element, the one in the array of this name."""
         ...
 
     def query(self, jobs: Mapping[str, RunLayout]) -> Sequence[JobInfo]:

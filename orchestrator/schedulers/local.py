@@ -84,7 +84,7 @@ class Local:
 
             end_leftovers(layout, Plan.grace_seconds)
 
-    def find(self, run_id: str) -> str | None:
+    def find(self, run_id: str, array: str = "") -> str | None:  # noqa: ARG002
         """Among this user's processes here: a supervisor's last argument is its run folder."""
         from orchestrator.schedulers.supervisor import local_job_id
 

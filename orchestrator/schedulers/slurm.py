@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import SchedulerUnreachable, UserError
-from orchestrator.runs.array import job_name
+from orchestrator.runs.array import element_of, job_name
 from orchestrator.schedulers import slurm_query
 from orchestrator.schedulers.base import JobInfo
 from orchestrator.schedulers.environment import cleaned_os_environ
@@ -39,6 +39,10 @@ ARRAY_SCRIPT = "array.sbatch"
 
 class Slurm:
     name = "slurm"
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, dict[int, str]] = {}
+        """What was found of each array, by element."""
 
     def target(self, spec: JobSpec) -> Target:  # noqa: ARG002
         """A login node knows nothing of the compute nodes' GPUs."""
@@ -68,17 +72,21 @@ class Slurm:
         """Raises SubmissionRefused with sbatch's own sentence, or SchedulerUnreachable."""
         return self._submit(layout, SCRIPT)
 
-    def submit_array(self, first: RunLayout) -> str:
+    def submit_array(self, first: RunLayout, array: str) -> str:
         """The number that all elements have in common; raises as `submit`."""
-        return self._submit(first, ARRAY_SCRIPT).partition("_")[0]
+        return self._submit(first, ARRAY_SCRIPT, array).partition("_")[0]
 
-    def _submit(self, layout: RunLayout, script: str) -> str:
+    def _submit(self, layout: RunLayout, script: str, array: str = "") -> str:
         try:
             return self._sbatch(layout, script)
         except SchedulerUnreachable:
             # "Socket timed out" comes also after the controller took the job.
+            from orchestrator.runs.events import read_events
+            from orchestrator.runs.reconcile import known_jobs
+
             with contextlib.suppress(SchedulerUnreachable):
-                if job_id := self.find(layout.run_id):
+                job_id = self.find(layout.run_id, array)
+                if job_id and job_id not in known_jobs(read_events(layout)):
                     return job_id
             raise
 
@@ -116,6 +124,9 @@ class Slurm:
         """Raises UserError where SLURM will not let this person end the job."""
         ping()
         # By name too: on another cluster, or a new one, this number may be another job's.
+        if "_" in job_id:
+            # Elements that wait are one job to scancel's --name: held, this one is a job by itself.
+            ask(["scontrol", "hold", job_id])
         answer = ask(["scancel", f"--name={job_name(layout.run_id, job_id)}", job_id])
         gone = ("Invalid job id", "already completing or completed", "No active jobs match")
         if answer.code != 0 and not any(word in answer.err for word in gone):
@@ -124,8 +135,13 @@ class Slurm:
                 hint="only the job's owner and the site's operators may cancel it",
             )
 
-    def find(self, run_id: str) -> str | None:
-        return slurm_query.find(run_id)
+    def find(self, run_id: str, array: str = "") -> str | None:
+        if not array:
+            return slurm_query.find(run_id)
+        if array not in self._arrays:  # asked for each of a thousand elements
+            self._arrays[array] = slurm_query.find_elements(array)
+        element = element_of(run_id)
+        return self._arrays[array].get(element.number) if element else None
 
     def query(self, jobs: Mapping[str, RunLayout]) -> Sequence[JobInfo]:
         return slurm_query.query({job: job_name(run.run_id, job) for job, run in jobs.items()})

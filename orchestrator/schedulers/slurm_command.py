@@ -36,7 +36,8 @@ class Answer:
 def ask(argv: Sequence[str], *, timeout: float = 30) -> Answer:
     """Run one command; raise SchedulerUnreachable when it is missing, silent for `timeout`
     seconds, or says that the controller does not answer."""
-    env = {**clean_environment(os.environ), "LC_ALL": "C"}
+    # SLURM shortens a long list of an array's elements, unless it is told not to.
+    env = {**clean_environment(os.environ), "LC_ALL": "C", "SLURM_BITSTR_LEN": "0"}
     try:
         done = subprocess.run(
             argv,

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 
 from orchestrator.errors import SchedulerUnreachable
-from orchestrator.runs.array import element_of
 from orchestrator.schedulers.base import JobInfo, JobState
 from orchestrator.schedulers.slurm_command import ask, ping, sentence, unreachable
 from orchestrator.schedulers.slurm_states import (
     SACCT_FORMAT,
     SQUEUE_FORMAT,
+    elements,
     parse_sacct,
     parse_squeue,
 )
@@ -41,50 +42,61 @@ def query(jobs: Mapping[str, str]) -> list[JobInfo]:
     Never raises for a SLURM that does not answer.
     """
     known: dict[str, JobInfo] = {}
+    answered = True
     why = "neither squeue nor sacct knows this job"
     asked = {job_id: name for job_id, name in jobs.items() if _JOB_ID.fullmatch(job_id)}
     try:
         ping()
         known |= _from_squeue(asked)
     except SchedulerUnreachable as error:
-        why = error.message
+        answered, why = False, error.message
     absent = {job_id: name for job_id, name in asked.items() if job_id not in known}
-    known |= _from_sacct(absent)
+    known |= _from_sacct(absent, in_queue=not answered)
     return [known.get(job_id) or JobInfo(job_id, JobState.UNKNOWN, why) for job_id in jobs]
 
 
-def find(run_id: str) -> str | None:
-    """The newest job of this user that bears this run's name, or is this element of an array.
+def find(name: str) -> str | None:
+    """The newest job of this user that bears this name.
 
     Raises SchedulerUnreachable when squeue does not answer: that is not "there is none".
     """
+    for rows in _named_jobs(name):
+        if ids := [int(job_id) for job_id in rows if job_id.isdigit()]:
+            return str(max(ids))
+    return None
+
+
+def find_elements(array: str) -> dict[int, str]:
+    """The jobs of this user's array of this name, by number of the element; raises as `find`."""
+    found: dict[int, str] = {}
+    for rows in _named_jobs(array):
+        for job_id in (one for row in rows for one in elements(row) or [row]):
+            index = job_id.partition("_")[2]
+            if index.isdigit():
+                found.setdefault(int(index), job_id)
+    return found
+
+
+def _named_jobs(name: str) -> Iterator[list[str]]:
+    """Ids of this user's jobs of one name: those that squeue knows, then those that sacct does."""
     ping()
-    element = element_of(run_id)
-    names = f"--name={run_id},{element.array}" if element else f"--name={run_id}"
     user = f"--user={os.getuid()}"
-    answer = ask(["squeue", "-h", "-r", "--states=all", user, names, "-o", "%i|%T|%j"])
+    fields = ["-h", "-r", "--states=all", "-o", "%i|%T|%j"]
+    answer = ask(["squeue", *fields, user, f"--name={name}"])
     if answer.code != 0:
         raise unreachable(sentence(answer.err) or f"squeue ended with {answer.code}")
-    if job_id := _newest(answer.out, run_id):
-        return job_id
+    yield _ids(answer.out, name)
     fields = ["-n", "-P", "-X", "--format=JobID,State,JobName"]
     try:
-        answer = ask(["sacct", *fields, user, names, *_EVER])
+        answer = ask(["sacct", *fields, user, f"--name={name}", *_EVER])
     except SchedulerUnreachable:
-        return None
-    return _newest(answer.out, run_id)
+        return
+    yield _ids(answer.out, name)
 
 
-def _newest(text: str, run_id: str) -> str | None:
-    element = element_of(run_id)
-    wanted = {(run_id, "")} | ({(element.array, str(element.number))} if element else set())
-    found = []
-    for line in text.splitlines():
-        job_id, _, rest = line.strip().partition("|")
-        number, _, index = job_id.partition("_")
-        if (rest.partition("|")[2], index) in wanted and number.isdigit():
-            found.append((int(number), job_id))
-    return max(found)[1] if found else None
+def _ids(text: str, name: str) -> list[str]:
+    rows = (line.strip().split("|", 2) for line in text.splitlines())
+    return [row[0] for row in rows if len(row) == 3 and row[2] == name]
 
 
 def _from_squeue(jobs: Mapping[str, str]) -> dict[str, JobInfo]:
@@ -113,19 +125,42 @@ def _named(text: str, jobs: Mapping[str, str]) -> str:
     return "\n".join(row for row, _, name in rows if jobs.get(row.partition("|")[0]) == name)
 
 
-def _from_sacct(jobs: Mapping[str, str]) -> dict[str, JobInfo]:
+def _from_sacct(jobs: Mapping[str, str], *, in_queue: bool) -> dict[str, JobInfo]:
+    """`in_queue`: they may be, for all that is known."""
     known: dict[str, JobInfo] = {}
-    for which in _chunks(jobs):
+    for which in _chunks({job_id.partition("_")[0]: name for job_id, name in jobs.items()}):
         # Without --duplicates a requeued job's older starts hide, and so may the newest one.
         argv = ["sacct", "--duplicates", "-n", "-P", "-X", f"--format={SACCT_FORMAT}"]
         try:
             answer = ask([*argv, *which])
         except SchedulerUnreachable:
-            return known
+            break
         if answer.code != 0:
-            return known
+            break
         known |= parse_sacct(answer.out)
-    return known
+    found = {job_id: known[job_id] for job_id in jobs if job_id in known}
+    return found | _never_started(jobs.keys() - found.keys(), known, in_queue=in_queue)
+
+
+def _never_started(
+    jobs: Iterable[str], known: Mapping[str, JobInfo], *, in_queue: bool
+) -> dict[str, JobInfo]:
+    """Elements of arrays share one row until they start, and have none if they never do: one that
+    is cancelled leaves it, sooner or later. Where none could ever start it is the array's own."""
+    found = {}
+    arrays = {job_id.partition("_")[0] for job_id in known}
+    shared = {one: info for row, info in known.items() for one in elements(row)}
+    for job_id in jobs:
+        number, _, index = job_id.partition("_")
+        if not index or number not in arrays:
+            continue
+        row = shared.get(job_id) or known.get(number)
+        if not in_queue:
+            words = row.reason if row and row.state is JobState.CANCELLED else "CANCELLED"
+            found[job_id] = JobInfo(job_id, JobState.CANCELLED, words)
+        elif row:
+            found[job_id] = replace(row, job_id=job_id)
+    return found
 
 
 def _chunks(jobs: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -390,6 +390,15 @@ def test_a_failed_submission_is_kept_with_its_reason(ptx: Ptx, spec: Path) -> No
         (("--array", "8", "--scheduler", "slurm", "--follow"), "do not go together"),
         (("--array", "8", "--scheduler", "slurm", "--name", "n" * 63), "too long for an array"),
         (("--array", "8", "--scheduler", "slurm", "--set", "training.seed={index}x"), "=0x"),
+        (
+            ("--array", "3", "--scheduler", "slurm", "--set", "resources.time_limit=1{index}m"),
+            "would ask for `#SBATCH --time=0-00:11:00`",
+        ),
+        (
+            ("--array", "3", "--scheduler", "slurm", "--set", "name=x{index}"),
+            "x1 is another than x0",
+        ),
+        (("--array", "3", "--run-id", "abc-123456"), "--array and --run-id"),
     ],
 )
 def test_what_is_no_array_is_refused_and_leaves_nothing(
@@ -419,7 +428,7 @@ def test_an_arrays_name_means_all_its_runs_to_cancel_and_none_to_status(ptx: Ptx
             3, "supervisor_ended", rc=-15
         )
     said = ptx.ok("cancel", "sweep-aaaaaa").splitlines()
-    assert said == [f"sweep.{index}-aaaaaa was cancelled already" for index in (9, 10)]
+    assert said == [f"sweep.{index}-aaaaaa was cancelled already" for index in (10, 9)]
     refused = ptx("status", "sweep-aaaaaa")
     assert refused.returncode == 5
     assert "an array of 2 runs" in refused.stderr and "sweep.9-aaaaaa" in refused.stderr

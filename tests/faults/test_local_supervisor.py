@@ -114,6 +114,7 @@ def test_the_run_outlives_a_real_terminal(make_run: MakeRun, end: str) -> None:
     client, terminal = pty.fork()
     if client == 0:
         os.environ["PYTHONPATH"] = str(CHECKOUT)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # below nohup it is ignored
         argv = [sys.executable, "-c", CLIENT, str(run.layout.root)]
         os.execv(argv[0], argv)  # noqa: S606 - what pty.fork is for
     shown = b""

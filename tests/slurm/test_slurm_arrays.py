@@ -80,6 +80,24 @@ def test_a_warned_element_comes_back_under_its_number_and_the_others_go_on(submi
     third.until(lambda: array.states() == ["cancelled"] * 3, "the end of all")
 
 
+def test_an_element_cancelled_while_it_waits_takes_no_other_with_it(submit: Submit) -> None:
+    array = submit("4%1")
+    running, by_ptx, waiting, by_hand = array.runs
+    running.until_step(1)
+    array.ptx.ok("cancel", by_ptx.layout.run_id)
+    subprocess.run(["scancel", by_hand.job], check=True)
+    running.until(lambda: array.states()[3] != "pending", "word of it")
+    assert array.states() == ["running", "cancelled", "pending", "cancelled"]
+    array.ptx.ok("cancel", running.layout.run_id)
+    waiting.until_step(1)
+    assert array.ptx.ok("cancel", array.name).splitlines() == [
+        f"{by_hand.layout.run_id} was cancelled already",
+        f"{waiting.layout.run_id} is being cancelled",
+        f"{by_ptx.layout.run_id} was cancelled already",
+        f"{running.layout.run_id} was cancelled already",
+    ]
+
+
 def test_an_element_that_may_not_be_requeued_goes_on_in_a_job_of_its_own(submit: Submit) -> None:
     """The last one's number is the whole array's to SLURM: nothing is asked for by it."""
     array = submit("2", slurm={"options": {"no-requeue": True}})

@@ -121,6 +121,23 @@ def test_a_job_that_its_qos_cancels_is_continued_by_a_new_one(start: Start, qos:
 
 
 @pytest.mark.soak
+def test_a_job_that_needs_more_than_its_gracetime_goes_on_where_its_qos_cancels(
+    start: Start, disturbed: Cluster, qos: str
+) -> None:
+    disturbed.run("sacctmgr", "-i", "modify", "qos", qos, "set", "GraceTime=15")
+    args = {"steps": 10000, "every": 10, "deaf": True}
+    run = start(args, slurm={"qos": qos}, restart={"grace": "50s", "backoff": "1s"})
+    run.until_step(25)
+    job = run.job
+    _preempt("--qos=urgent")
+    run.until(lambda: "PreemptTime=2" in run.facts(), "the preemption")
+    run.until_attempt(1)
+    assert run.sacct(job) == ["PREEMPTED"]
+    assert run.endings() == [("preempted", True, False, "new-job")]
+    assert run.job != job
+
+
+@pytest.mark.soak
 def test_a_job_cancelled_within_its_gracetime_stays_cancelled(
     start: Start, partition: Callable[..., None]
 ) -> None:

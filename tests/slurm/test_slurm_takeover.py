@@ -146,6 +146,33 @@ def test_the_job_is_brought_back_though_slurm_was_silent_when_its_batch_step_die
     assert run.endings()[0] == ("node-failure", True, False, "requeue")
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("option", ["requeue", "no-requeue"])
+def test_a_warned_job_goes_on_once_though_slurm_was_silent_when_it_had_saved(
+    start: Start, _session_cluster: Cluster, option: str
+) -> None:
+    run = start({"steps": 10000, "every": 100000}, slurm={"options": {option: True}})
+    run.until_step(15)
+    job, plan = run.job, os.fsencode(run.layout.plan)
+    with silent_slurm(_session_cluster):
+        for pid in processes.all_pids():
+            argv = processes.command(pid).split(b"\0")
+            if plan in argv and b"node" in argv and argv[0] != b"srun":
+                processes.send(pid, signal.SIGUSR2)
+        run.until(lambda: run.committed(), "a checkpoint")
+        time.sleep(75)
+        assert len(run.events("job_started")) == 1
+    run.until_attempt(1)
+    time.sleep(20)  # a second one would have begun, too
+    assert len(run.events("job_started")) == 2
+    assert run.lost() == 0
+    where = {"requeue": "requeue", "no-requeue": "new-job"}[option]
+    assert run.endings() == [("time-limit", True, False, where)]
+    queued = [row.split("|")[0] for row in run.squeue().splitlines()]
+    assert queued == [run.job]
+    assert (run.job == job) == (option == "requeue")
+
+
 def test_a_job_cancelled_without_its_supervisor_stays_cancelled(start: Start) -> None:
     run = start({"steps": 10000})
     run.until_step(15)

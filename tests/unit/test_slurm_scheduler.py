@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from orchestrator.errors import SchedulerUnreachable, UserError
+from orchestrator.runs.events import ClientEvents
 from orchestrator.runs.layout import RunLayout
 from orchestrator.schedulers import registry
 from orchestrator.schedulers.base import JobState
@@ -110,6 +111,69 @@ def test_an_accepted_job_is_found_again_when_the_answer_was_lost(tmp_path, monke
     )
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert Slurm().submit(None, RunLayout(run)) == "42"
+
+
+def test_an_earlier_job_of_the_run_is_not_taken_for_the_one_without_answer(tmp_path, monkeypatch):
+    run = RunLayout(tmp_path / "job-1")
+    for folder in (run.bundle, run.events):
+        folder.mkdir(parents=True)
+    (run.bundle / "job.sbatch").write_text("#!/bin/sh\n")
+    ClientEvents(run).append("submitted", job_id="41")
+    stub(tmp_path, "srun", "exit 0")
+    stub(tmp_path, "scontrol", "echo 'Slurmctld(primary) at head is UP'")
+    stub(tmp_path, "sbatch", "echo 'Socket timed out on send/recv operation' >&2; exit 1")
+    stub(tmp_path, "squeue", "echo '41|FAILED|job-1'")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(SchedulerUnreachable, match="Socket timed out"):
+        Slurm().submit(None, run)
+
+
+ARRAY = RunLayout("/runs/sweep.3-aaaaaa")
+"""One of its elements; squeue knows none of them any more."""
+
+
+@pytest.mark.parametrize(
+    ("rows", "state"),
+    [
+        ("7_3|COMPLETED|0:0", "completed"),
+        ("7_3|REQUEUED|0:0\n7_3|FAILED|1:0", "failed"),
+        ("7_0|COMPLETED|0:0\n7_[1-2,3-9%2]|CANCELLED by 0|0:0", "cancelled"),
+        ("7_0|COMPLETED|0:0\n7_[1-9%2]|PENDING|0:0", "cancelled"),  # it has left them alone
+        ("7_0|COMPLETED|0:0\n7_[1-2,4-9%2]|PENDING|0:0", "cancelled"),
+        ("7|CANCELLED by 0|0:0", "cancelled"),  # all of them, before any could start
+        ("70_3|COMPLETED|0:0", "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_an_element_that_the_queue_has_forgotten_is_what_accounting_says_of_it_or_of_its_array(
+    tmp_path, monkeypatch, rows, state
+):
+    stub(tmp_path, "scontrol", "echo 'Slurmctld(primary) at head is UP'")
+    stub(tmp_path, "squeue", "exit 0")
+    stub(tmp_path, "sacct", f"cat <<'END'\n{rows}\nEND")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (info,) = Slurm().query({"7_3": ARRAY})
+    assert (info.job_id, info.state) == ("7_3", state)
+
+
+def test_elements_that_wait_are_waiting_while_the_controller_is_silent(tmp_path, monkeypatch):
+    stub(tmp_path, "scontrol", "echo 'Slurmctld(primary) at head is DOWN'")
+    stub(tmp_path, "sacct", "echo '7_0|RUNNING|0:0'; echo '7_[1-9%2]|PENDING|0:0'")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (info,) = Slurm().query({"7_3": ARRAY})
+    assert (info.job_id, info.state) == ("7_3", JobState.PENDING)
+
+
+def test_a_thousand_elements_of_a_dead_clients_array_are_looked_for_at_once(tmp_path, monkeypatch):
+    log = tmp_path / "asked"
+    stub(tmp_path, "scontrol", "echo 'Slurmctld(primary) at head is UP'")
+    stub(tmp_path, "squeue", f"echo squeue >> {log}; echo '7_0|RUNNING|sweep-aaaaaa'")
+    stub(tmp_path, "sacct", f"echo sacct >> {log}; echo '7_[1-999%2]|CANCELLED|sweep-aaaaaa'")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    slurm = Slurm()
+    found = [slurm.find(f"sweep.{index}-aaaaaa", "sweep-aaaaaa") for index in range(1001)]
+    assert found == [f"7_{index}" for index in range(1000)] + [None]
+    assert log.read_text().split() == ["squeue", "sacct"]
 
 
 def test_a_squeue_that_fails_has_not_said_that_there_is_no_job(tmp_path, monkeypatch):
