@@ -10,6 +10,11 @@ from typing import NamedTuple
 
 _TIMEOUT = 60
 _CLOCK = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
+_SILENCE = re.compile(
+    r"unable to contact slurm controller|timed out|connection refused"
+    r"|communication connection failure|zero bytes were transmitted|standby mode",
+    re.IGNORECASE,
+)
 _GONE = ("down", "fail", "drained", "unknown", "boot", "power")
 """Beginnings of sinfo's words for nodes that can start nothing now."""
 
@@ -84,9 +89,14 @@ class Allocation:
         if answer.code == 0:
             return ""
         facts = self.facts()
-        if int(facts.get("Restarts") or 0) > self.restarts:
+        if self.is_requeued(facts):
             return ""  # SLURM may have been faster: it requeues what a dead node has ended
-        return (answer.said or f"scontrol ended with {answer.code}") if facts else None
+        silent = not facts or is_silence(answer.said)
+        return None if silent else answer.said or f"scontrol ended with {answer.code}"
+
+    def is_requeued(self, facts: Mapping[str, str]) -> bool:
+        """SLURM counts a restart in the moment in which it decides on it."""
+        return int(facts.get("Restarts") or 0) > self.restarts
 
     def usable(self) -> set[str] | None:
         """The nodes of the job's partition that are not dead; None where SLURM does not say."""
@@ -121,10 +131,16 @@ class Allocation:
         for step in steps:
             ask(["scancel", f"--signal={name}", step])
 
-    def successor(self, run_id: str) -> str:
-        """The job that a supervisor before this one has submitted in place of this job, or ""."""
-        ids = ask(["squeue", "-h", "--me", f"--name={run_id}", "-o", "%A"]).out.split()
-        return next((one for one in ids if one.isdigit() and int(one) > int(self.number)), "")
+    def successor(self, run_id: str) -> str | None:
+        """The job that was submitted in place of this one, also one that has ended; "" where there
+        is none, None where SLURM does not say."""
+        which = ["--all", "--states=all", "--me", f"--name={run_id}"]
+        answer = ask(["squeue", "-h", *which, "-o", "%A"])
+        if answer.code != 0:
+            return None
+        ids = [int(one) for one in answer.out.split() if one.isdigit()]
+        later = [one for one in ids if one > int(self.number)]
+        return str(max(later)) if later else ""
 
     def submit_again(self, script: str, exclude: Sequence[str] | None) -> tuple[str, str]:
         """(job id, what sbatch said) of a new job made from the same script, which avoids these
@@ -141,6 +157,11 @@ class Allocation:
         answer = ask(["sbatch", "--parsable", *avoid, script], env)
         match = re.search(r"^(\d+)(?:;\S+)?$", answer.out, re.M)
         return (match[1] if match else ""), answer.said
+
+
+def is_silence(said: str) -> bool:
+    """Whether a command failed because nobody answered it: what it asked for may yet be done."""
+    return _SILENCE.search(said) is not None
 
 
 def _is_gone(state: str) -> bool:

@@ -179,12 +179,19 @@ class Job:
     def _wait_for(self, ended: Callable[[], bool]) -> None:
         """For less where SLURM ends the job and the ranks have more time than it gives: who is
         killed with them brings no run back."""
-        wait = self._allocation.kill_wait()
         deadline = math.inf
-        while not ended() and time.monotonic() < deadline:
+        while not ended():
             self._wait(_TICK)
-            if self._judge.ending and wait is not None:
-                deadline = min(deadline, time.monotonic() + wait - min(2.0, wait / 6))
+            if not self._judge.ending:
+                continue
+            if deadline == math.inf and (wait := self._allocation.kill_wait()) is not None:
+                own = float(self._restart.get("grace") or 0) > wait
+                left = min(8.0, wait / 4) if own else min(2.0, wait / 6)
+                deadline = time.monotonic() + wait - left
+            if time.monotonic() > deadline:
+                if self._allocation.facts().get("JobState") != "RUNNING":
+                    return
+                self._judge.ending, deadline = False, math.inf  # it was meant for this process
 
     def _grace(self) -> float | None:
         """What the agents may give the ranks after SIGTERM, to be done before SLURM's SIGKILL."""

@@ -42,14 +42,14 @@ class Judge:
     def judge(self, attempt: int, nodes: Sequence[str], begun: float) -> Verdict:
         """Of an attempt whose srun has ended; `begun` in seconds since the epoch."""
         evidence = self._evidence(attempt, nodes)
-        told = self._told()
+        told = self.told()
         down = self._allocation.down(nodes) if told == "node-failure" else ()
         evidence = evidence._replace(told=told, down=down, seconds=time.time() - begun)
         return judge(evidence, self.past(), self._policy)
 
     def judge_unseen(self, attempt: int, nodes: Sequence[str], begun: float) -> Verdict:
         """Of an attempt whose srun was killed together with the supervisor before this one."""
-        told = self._told() or "node-failure"
+        told = self.told() or "node-failure"
         down = self._allocation.down(nodes)
         evidence = self._evidence(attempt, nodes)
         evidence = evidence._replace(told=told, down=down, seconds=time.time() - begun)
@@ -84,7 +84,7 @@ class Judge:
         left = read_nodes(self._run_dir, attempt)
         return Evidence(list(nodes), left.ended, len(left.started), left.warned)
 
-    def _told(self) -> str | None:
+    def told(self) -> str | None:
         """Why SLURM ends this job, None where it does not. One that it has put back into the queue
         counts one restart more than this start knows of; one that was cancelled does not.
 
@@ -96,7 +96,7 @@ class Judge:
             # During a partition's GraceTime nobody but the ranks has been told. SLURM brings back
             # what it ends itself then, and nothing that has ended before.
             return "preempted" if _was_preempted(facts) else None
-        self.returns = int(facts.get("Restarts") or 0) > self._allocation.restarts
+        self.returns = self._allocation.is_requeued(facts)
         if not self.returns and _was_preempted(facts):
             # The restart is counted in the moment in which the job is preempted: this one is
             # cancelled, as its partition or its QOS has it, or because it may not be requeued.

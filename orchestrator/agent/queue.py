@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from orchestrator.agent.allocation import Allocation
+from orchestrator.agent.allocation import Allocation, is_silence
 from orchestrator.agent.bad_hosts import exclusion
 from orchestrator.agent.events import Events
-from orchestrator.agent.judgement import Judge
+from orchestrator.agent.judgement import Judge, Silence
 from orchestrator.agent.stderr import tell
 
 T = TypeVar("T")
@@ -40,6 +40,7 @@ class Queue:
     ) -> None:
         self._allocation, self._judge, self._events = allocation, judge, events
         self._script, self._run_id, self._sleep = script, run_id, sleep
+        self._cancelled = False
 
     def go_on(self, attempt: int, reason: str, where: str | None) -> int:
         """Once; the exit code of this job. Where SLURM refuses to requeue it, or is known to, a new
@@ -54,30 +55,44 @@ class Queue:
                 tell(f"SLURM does not keep the job away from {', '.join(avoid)}: {said}")
             self._sleep(_ENDED_BY_SLURM, through_signals=True)
             return 1
-        if self._judge.ending and where == "requeue":
+        if self._cancelled or (self._judge.ending and where == "requeue"):
             return 1
-        job_id, said = self._until_answered(lambda: self._new_job(avoid)) or ("", _SILENT)
+        made = self._until_answered(lambda: self._new_job(avoid))
+        job_id, said = made if made is not None else ("", _SILENT)
         if job_id:
             self._events.append("submitted", job_id=job_id)
-        else:
+        elif said and not self._cancelled:
             why = refused or _SILENT
             tell(f"the run cannot go on: the job is not requeued ({why}), nor a new one: {said}")
         return 1
 
     def _new_job(self, avoid: Sequence[str] | None) -> tuple[str, str] | None:
-        """(job id, what was said) of a job in place of this one; None where SLURM is silent. A job
-        may have been taken though the answer to it was lost."""
-        if not self._allocation.facts():
+        """(job id, what was said) of a job in place of this one, ("", "") where none is needed;
+        None where SLURM is silent. A job may have been taken though the answer to it was lost."""
+        facts = self._allocation.facts()
+        successor = self._allocation.successor(self._run_id) if facts else None
+        if successor is None:
             return None
-        if job_id := self._allocation.successor(self._run_id):
-            return job_id, ""
+        if successor or self._allocation.is_requeued(facts):
+            return successor, ""
         job_id, said = self._allocation.submit_again(str(self._script), avoid)
-        return (job_id, said) if job_id or self._allocation.facts() else None
+        silent = is_silence(said) or not self._allocation.facts()
+        return None if silent and not job_id else (job_id, said)
 
     def _until_answered(self, ask: Callable[[], T | None]) -> T | None:
-        """None where SLURM is silent for very long: its silence settles nothing, and without its
-        word the run is lost."""
+        """None where SLURM is silent for very long, or says that the job was cancelled meanwhile.
+        Its silence settles nothing, and without its word the run is lost."""
         end = time.monotonic() + _INSISTS
+        known = self._judge.ending
         while (answer := ask()) is None and time.monotonic() < end:
             self._sleep(_BETWEEN, through_signals=True)
+            if self._judge.ending and not known and self._is_cancelled():
+                self._cancelled = True
+                return None
         return answer
+
+    def _is_cancelled(self) -> bool:
+        try:
+            return self._judge.told() == "cancelled"
+        except Silence:
+            return False

@@ -10,8 +10,8 @@ import typer
 from orchestrator.cli.errors import error_fields, tell
 from orchestrator.cli.options import Json, Runs, only_root
 from orchestrator.cli.output import emit, emit_json, next_commands
-from orchestrator.errors import Conflict, UserError
-from orchestrator.runs.cancel import cancel_run
+from orchestrator.errors import UserError
+from orchestrator.runs.cancel import Ended, cancel_run
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.registry import elements, name_of, resolve
 
@@ -75,7 +75,7 @@ def _cancel(layout: RunLayout, *, named: bool, as_json: bool) -> tuple[dict[str,
     try:
         cancelled = cancel_run(layout)
     except UserError as error:  # the other runs are cancelled all the same
-        if not named and isinstance(error, Conflict):  # it has ended, as others of its array
+        if not named and isinstance(error, Ended):  # as others of its array
             if not as_json:
                 emit(error.message)
             return row, 0

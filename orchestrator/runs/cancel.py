@@ -12,6 +12,10 @@ from orchestrator.runs.process import user_name
 from orchestrator.runs.state import State
 
 
+class Ended(Conflict):
+    """There is nothing left to cancel."""
+
+
 def cancel_run(layout: RunLayout) -> bool:
     """Ask for the end of a run; False where it was cancelled before.
 
@@ -23,7 +27,7 @@ def cancel_run(layout: RunLayout) -> bool:
     if state.state is State.CANCELLED and state.final:
         return False
     if state.final:
-        raise Conflict(
+        raise Ended(
             f"{layout.run_id} has ended already, {state.words}",
             hint=f"`ptx status {layout.run_id}` shows how.",
         )

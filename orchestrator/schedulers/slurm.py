@@ -124,12 +124,13 @@ class Slurm:
         """Raises UserError where SLURM will not let this person end the job."""
         ping()
         # By name too: on another cluster, or a new one, this number may be another job's.
-        if "_" in job_id:
-            # Elements that wait are one job to scancel's --name: held, this one is a job by itself.
-            ask(["scontrol", "hold", job_id])
-        answer = ask(["scancel", f"--name={job_name(layout.run_id, job_id)}", job_id])
+        name = job_name(layout.run_id, job_id)
+        held = "_" in job_id and _single_out(name, job_id)
+        answer = ask(["scancel", f"--name={name}", job_id])
         gone = ("Invalid job id", "already completing or completed", "No active jobs match")
         if answer.code != 0 and not any(word in answer.err for word in gone):
+            if held:
+                ask(["scontrol", "release", job_id])
             raise UserError(
                 f"SLURM did not cancel job {job_id}: {sentence(answer.err)}",
                 hint="only the job's owner and the site's operators may cancel it",
@@ -144,7 +145,33 @@ class Slurm:
         return self._arrays[array].get(element.number) if element else None
 
     def query(self, jobs: Mapping[str, RunLayout]) -> Sequence[JobInfo]:
-        return slurm_query.query({job: job_name(run.run_id, job) for job, run in jobs.items()})
+        names = {job_id: job_name(run.run_id, job_id) for job_id, run in jobs.items()}
+        return slurm_query.query(names, lambda job_id: _may_have_begun(jobs[job_id]))
+
+
+def _single_out(array: str, job_id: str) -> bool:
+    """Make an element that waits a job by itself, by holding it: elements that wait are one job to
+    scancel's --name. Raises UserError where SLURM does not do that."""
+    for _ in range(2):
+        which = [f"--name={array}", f"--jobs={job_id}"]
+        waits = ask(["squeue", "-h", "-r", "--states=PENDING", *which, "-o", "%i"])
+        if waits.out.strip() != job_id:
+            return False
+        answer = ask(["scontrol", "hold", job_id])
+        if answer.code == 0:
+            return True  # else it may have begun just now
+    raise UserError(
+        f"SLURM did not cancel job {job_id}: {sentence(answer.err)}",
+        hint=f"`scancel {job_id}` ends it without ptx",
+    )
+
+
+def _may_have_begun(run: RunLayout) -> bool:
+    """What others' jobs do may be hidden from this person, whatever squeue answers."""
+    try:
+        return run.attempt(0).exists() or run.root.stat().st_uid != os.getuid()
+    except OSError:
+        return True
 
 
 @contextlib.contextmanager

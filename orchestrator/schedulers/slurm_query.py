@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 
 from orchestrator.errors import SchedulerUnreachable
 from orchestrator.schedulers.base import JobInfo, JobState
-from orchestrator.schedulers.slurm_command import ask, ping, sentence, unreachable
+from orchestrator.schedulers.slurm_arrays import elements, elements_from_sacct
+from orchestrator.schedulers.slurm_command import Answer, ask, ping, sentence, unreachable
 from orchestrator.schedulers.slurm_states import (
     SACCT_FORMAT,
     SQUEUE_FORMAT,
-    elements,
     parse_sacct,
     parse_squeue,
 )
@@ -36,10 +35,11 @@ _EVER = ("-Snow-365days", "-Enow+365days")
 nor at one that is deferred."""
 
 
-def query(jobs: Mapping[str, str]) -> list[JobInfo]:
+def query(jobs: Mapping[str, str], may_have_begun: Callable[[str], bool]) -> list[JobInfo]:
     """One JobInfo a job (job id -> the name that SLURM knows it by), in the order given.
 
-    Never raises for a SLURM that does not answer.
+    `may_have_begun` is asked of elements of arrays that nobody knows. Never raises for a SLURM that
+    does not answer.
     """
     known: dict[str, JobInfo] = {}
     answered = True
@@ -51,7 +51,10 @@ def query(jobs: Mapping[str, str]) -> list[JobInfo]:
     except SchedulerUnreachable as error:
         answered, why = False, error.message
     absent = {job_id: name for job_id, name in asked.items() if job_id not in known}
-    known |= _from_sacct(absent, in_queue=not answered)
+    known |= _from_sacct({job_id: name for job_id, name in absent.items() if "_" not in job_id})
+    apart = {job_id: name for job_id, name in absent.items() if "_" in job_id}
+    gone = [job_id for job_id in apart if answered and not may_have_begun(job_id)]
+    known |= elements_from_sacct(apart, gone)
     return [known.get(job_id) or JobInfo(job_id, JobState.UNKNOWN, why) for job_id in jobs]
 
 
@@ -81,7 +84,7 @@ def _named_jobs(name: str) -> Iterator[list[str]]:
     """Ids of this user's jobs of one name: those that squeue knows, then those that sacct does."""
     ping()
     user = f"--user={os.getuid()}"
-    fields = ["-h", "-r", "--states=all", "-o", "%i|%T|%j"]
+    fields = ["-h", "-r", "--all", "--states=all", "-o", "%i|%T|%j"]
     answer = ask(["squeue", *fields, user, f"--name={name}"])
     if answer.code != 0:
         raise unreachable(sentence(answer.err) or f"squeue ended with {answer.code}")
@@ -103,14 +106,23 @@ def _from_squeue(jobs: Mapping[str, str]) -> dict[str, JobInfo]:
     """One question, however many there are: asked for some, squeue gets all from the controller
     and leaves the others out itself."""
     if len(jobs) > _CHUNK:
-        answer = ask(["squeue", "-h", *_each(jobs), "--states=all", "-o", f"{SQUEUE_FORMAT}|%j"])
+        fields = ["-o", f"{SQUEUE_FORMAT}|%j"]
+        answer = ask(["squeue", "-h", "--all", *_each(jobs), "--states=all", *fields])
+        _refuse_silence(answer)
         return parse_squeue(_named(answer.out, jobs))
     if not jobs:
         return {}
     which = next(_chunks(jobs))
     # A single unknown id is an error to squeue ("Invalid job id"), among others it is not.
     answer = ask(["squeue", "-h", *_each(jobs), "--states=all", *which, "-o", SQUEUE_FORMAT])
+    _refuse_silence(answer)
     return parse_squeue(answer.out)
+
+
+def _refuse_silence(answer: Answer) -> None:
+    """Raise SchedulerUnreachable where squeue failed: it has not said that it knows no such job."""
+    if answer.code != 0 and "Invalid job id" not in answer.err:
+        raise unreachable(sentence(answer.err) or f"squeue ended with {answer.code}")
 
 
 def _each(jobs: Mapping[str, str]) -> tuple[str, ...]:
@@ -125,42 +137,19 @@ def _named(text: str, jobs: Mapping[str, str]) -> str:
     return "\n".join(row for row, _, name in rows if jobs.get(row.partition("|")[0]) == name)
 
 
-def _from_sacct(jobs: Mapping[str, str], *, in_queue: bool) -> dict[str, JobInfo]:
-    """`in_queue`: they may be, for all that is known."""
+def _from_sacct(jobs: Mapping[str, str]) -> dict[str, JobInfo]:
     known: dict[str, JobInfo] = {}
-    for which in _chunks({job_id.partition("_")[0]: name for job_id, name in jobs.items()}):
+    for which in _chunks(jobs):
         # Without --duplicates a requeued job's older starts hide, and so may the newest one.
         argv = ["sacct", "--duplicates", "-n", "-P", "-X", f"--format={SACCT_FORMAT}"]
         try:
             answer = ask([*argv, *which])
         except SchedulerUnreachable:
-            break
+            return known
         if answer.code != 0:
-            break
+            return known
         known |= parse_sacct(answer.out)
-    found = {job_id: known[job_id] for job_id in jobs if job_id in known}
-    return found | _never_started(jobs.keys() - found.keys(), known, in_queue=in_queue)
-
-
-def _never_started(
-    jobs: Iterable[str], known: Mapping[str, JobInfo], *, in_queue: bool
-) -> dict[str, JobInfo]:
-    """Elements of arrays share one row until they start, and have none if they never do: one that
-    is cancelled leaves it, sooner or later. Where none could ever start it is the array's own."""
-    found = {}
-    arrays = {job_id.partition("_")[0] for job_id in known}
-    shared = {one: info for row, info in known.items() for one in elements(row)}
-    for job_id in jobs:
-        number, _, index = job_id.partition("_")
-        if not index or number not in arrays:
-            continue
-        row = shared.get(job_id) or known.get(number)
-        if not in_queue:
-            words = row.reason if row and row.state is JobState.CANCELLED else "CANCELLED"
-            found[job_id] = JobInfo(job_id, JobState.CANCELLED, words)
-        elif row:
-            found[job_id] = replace(row, job_id=job_id)
-    return found
+    return known
 
 
 def _chunks(jobs: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from orchestrator.schedulers.base import JobInfo, JobState
 
 SQUEUE_FORMAT = "%i|%T|%r"
 SACCT_FORMAT = "JobID,State,ExitCode"
-_SHARED = re.compile(r"(\d{1,20})_\[(\d{1,7}(?:-\d{1,7})?(?:,\d{1,7}(?:-\d{1,7})?)*)(?:%\d+)?\]")
 
 _STATES = {
     JobState.PENDING: (
@@ -54,16 +51,6 @@ def parse_sacct(text: str) -> dict[str, JobInfo]:
         words = raw if exit_code in ("", "0:0") else f"{raw} (exit {exit_code})"
         infos[job_id] = JobInfo(job_id, job_state(raw), words)
     return infos
-
-
-def elements(job_id: str) -> list[str]:
-    """Of a row that elements of an array share while they wait, as `1234_[0,2-4%2]`; else []."""
-    found = _SHARED.fullmatch(job_id)
-    if found is None:
-        return []
-    ends = (part.partition("-") for part in found[2].split(","))
-    spans = ((int(first), int(last or first)) for first, _, last in ends)
-    return [f"{found[1]}_{index}" for first, last in spans for index in range(first, last + 1)]
 
 
 def _rows(text: str) -> list[tuple[str, str, str]]:

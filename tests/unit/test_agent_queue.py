@@ -62,7 +62,7 @@ Go = Callable[..., list[str]]
 def go(site: Site, tmp_path: Path) -> Go:
     """How the run goes on, as its events tell; `wakes` is called at the third pause."""
 
-    def one(where: str, wakes: Callable[[], None]) -> list[str]:
+    def one(where: str, wakes: Callable[[], None], *, cancelled: bool = False) -> list[str]:
         path = tmp_path / "job.jsonl"
         allocation = Allocation({"SLURM_JOB_ID": "7"})
         judge = Judge(tmp_path, path, Policy(3, [], 0.0), allocation)
@@ -73,11 +73,13 @@ def go(site: Site, tmp_path: Path) -> Go:
             pauses += 1
             if pauses == 3:
                 wakes()
+                judge.ending = cancelled
 
         events, script = Events(path, 0o600), tmp_path / "job.sbatch"
         queue = Queue(allocation, judge, events, script, "run-aaaaaa", sleep)
         assert queue.go_on(0, "time-limit", where) == 1
-        told = [json.loads(line) for line in path.read_text().splitlines()]
+        lines = path.read_text().splitlines() if path.exists() else []
+        told = [json.loads(line) for line in lines]
         return [f"{one['type']} {one.get('job_id', '')}".strip() for one in told]
 
     return one
@@ -116,6 +118,42 @@ def test_a_new_job_whose_submission_was_not_answered_is_found_and_not_made_twice
     site.command("scontrol", f'[ -e {gone} ] && {{ {SILENT}; }}; echo "JobId=7"')
     assert go("new-job", lambda: site.answers(restarts=0, queue="9")) == ["submitted 9"]
     assert site.asked("sbatch") == 1
+
+
+@pytest.mark.parametrize("where", ["requeue", "new-job"])
+def test_a_job_that_is_cancelled_while_slurm_was_silent_does_not_come_back(
+    site: Site, go: Go, where: str
+) -> None:
+    def wakes() -> None:
+        site.answers(restarts=0)
+        state = (
+            "JobId=7 JobState=CANCELLED Restarts=0 Requeue=1 TimeLimit=01:00:00 RunTime=00:01:00"
+        )
+        site.command("scontrol", f'echo "{state}"')
+
+    site.falls_silent()
+    assert go(where, wakes, cancelled=True) == (["requeue"] if where == "requeue" else [])
+    assert site.asked("sbatch") == 0
+    assert site.asked("scontrol requeue") == (3 if where == "requeue" else 0)
+
+
+@pytest.mark.parametrize("said", ["Socket timed out on send/recv operation", "Unexpected message"])
+def test_a_submission_that_nobody_answered_is_no_refusal(site: Site, go: Go, said: str) -> None:
+    """Though the controller answers the next question."""
+    site.answers(restarts=0, requeue=0)
+    site.command("sbatch", f"echo '{said}' >&2; exit 1")
+    silent = said.startswith("Socket")
+    told = go("new-job", lambda: site.answers(restarts=0, queue="9"))
+    assert told == (["submitted 9"] if silent else [])
+    assert site.asked("sbatch") == (3 if silent else 1)
+
+
+def test_a_job_that_slurm_has_requeued_after_all_is_not_submitted_besides(
+    site: Site, go: Go
+) -> None:
+    site.answers(restarts=1)
+    assert go("new-job", lambda: None) == []
+    assert site.asked("sbatch") == 0
 
 
 def test_why_slurm_ends_a_job_is_not_guessed_from_its_silence(

@@ -128,8 +128,12 @@ def test_an_earlier_job_of_the_run_is_not_taken_for_the_one_without_answer(tmp_p
         Slurm().submit(None, run)
 
 
-ARRAY = RunLayout("/runs/sweep.3-aaaaaa")
-"""One of its elements; squeue knows none of them any more."""
+@pytest.fixture
+def array(tmp_path):
+    """One of its elements, which has not begun."""
+    run = RunLayout(tmp_path / "sweep.3-aaaaaa")
+    run.root.mkdir()
+    return run
 
 
 @pytest.mark.parametrize(
@@ -137,31 +141,95 @@ ARRAY = RunLayout("/runs/sweep.3-aaaaaa")
     [
         ("7_3|COMPLETED|0:0", "completed"),
         ("7_3|REQUEUED|0:0\n7_3|FAILED|1:0", "failed"),
-        ("7_0|COMPLETED|0:0\n7_[1-2,3-9%2]|CANCELLED by 0|0:0", "cancelled"),
+        ("7_0|COMPLETED|0:0\n7_[1-2,3-9%2]|CANCELLED|0:0", "cancelled"),
         ("7_0|COMPLETED|0:0\n7_[1-9%2]|PENDING|0:0", "cancelled"),  # it has left them alone
         ("7_0|COMPLETED|0:0\n7_[1-2,4-9%2]|PENDING|0:0", "cancelled"),
-        ("7|CANCELLED by 0|0:0", "cancelled"),  # all of them, before any could start
+        ("7_0|COMPLETED|0:0\n7_[1-9:2%2]|PENDING|0:0", "cancelled"),
+        ("7|CANCELLED|0:0", "cancelled"),  # all of them, before any could start
         ("70_3|COMPLETED|0:0", "unknown"),
         ("", "unknown"),
     ],
 )
 def test_an_element_that_the_queue_has_forgotten_is_what_accounting_says_of_it_or_of_its_array(
-    tmp_path, monkeypatch, rows, state
+    tmp_path, monkeypatch, rows, state, array
 ):
     stub(tmp_path, "scontrol", "echo 'Slurmctld(primary) at head is UP'")
     stub(tmp_path, "squeue", "exit 0")
-    stub(tmp_path, "sacct", f"cat <<'END'\n{rows}\nEND")
+    named = "".join(f"{row}|sweep-aaaaaa\n" for row in rows.split())
+    stub(tmp_path, "sacct", f"cat <<'END'\n{named}7_3|COMPLETED|0:0|another-bbbbbb\nEND")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    (info,) = Slurm().query({"7_3": ARRAY})
+    (info,) = Slurm().query({"7_3": array})
     assert (info.job_id, info.state) == ("7_3", state)
 
 
-def test_elements_that_wait_are_waiting_while_the_controller_is_silent(tmp_path, monkeypatch):
-    stub(tmp_path, "scontrol", "echo 'Slurmctld(primary) at head is DOWN'")
-    stub(tmp_path, "sacct", "echo '7_0|RUNNING|0:0'; echo '7_[1-9%2]|PENDING|0:0'")
+@pytest.mark.parametrize(
+    ("scontrol", "squeue"),
+    [
+        ("echo 'Slurmctld(primary) at head is DOWN'", "exit 0"),
+        (
+            "echo 'Slurmctld(primary) at head is UP'",
+            "echo 'slurm_load_jobs error: Incompatible versions of client and server' >&2; exit 1",
+        ),
+    ],
+)
+def test_elements_that_wait_are_waiting_where_squeue_has_not_answered(
+    tmp_path, monkeypatch, array, scontrol, squeue
+):
+    stub(tmp_path, "scontrol", scontrol)
+    stub(tmp_path, "squeue", squeue)
+    name = "sweep-aaaaaa"
+    stub(
+        tmp_path,
+        "sacct",
+        f"echo '7_0|RUNNING|0:0|{name}'; echo '7_[1-9%2]|PENDING|0:0|{name}'",
+    )
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    (info,) = Slurm().query({"7_3": ARRAY})
+    (info,) = Slurm().query({"7_3": array})
     assert (info.job_id, info.state) == ("7_3", JobState.PENDING)
+
+
+def test_an_element_that_has_begun_was_not_cancelled_while_it_waited(tmp_path, monkeypatch, array):
+    array.attempt(0).mkdir(parents=True)
+    stub(tmp_path, "scontrol", "echo 'Slurmctld(primary) at head is UP'")
+    stub(tmp_path, "squeue", "exit 0")
+    stub(tmp_path, "sacct", "echo '7_0|COMPLETED|0:0|sweep-aaaaaa'")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (info,) = Slurm().query({"7_3": array})
+    assert info.state is JobState.UNKNOWN
+
+
+def test_a_job_and_an_array_of_one_number_are_two(tmp_path, monkeypatch, array):
+    """An array of another cluster, where this person has the same home."""
+    stub(tmp_path, "scontrol", "echo 'Slurmctld(primary) at head is UP'")
+    stub(tmp_path, "squeue", "exit 0")
+    stub(
+        tmp_path,
+        "sacct",
+        'case "$*" in *JobName*) echo "7|COMPLETED|0:0|plain-bbbbbb";; '
+        '*--name=plain-bbbbbb*) echo "7|COMPLETED|0:0";; esac',
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    plain = RunLayout(tmp_path / "plain-bbbbbb")
+    states = {info.job_id: info.state for info in Slurm().query({"7_3": array, "7": plain})}
+    assert states == {"7_3": JobState.UNKNOWN, "7": JobState.COMPLETED}
+
+
+def test_an_element_that_slurm_does_not_single_out_is_not_cancelled_with_the_others(
+    tmp_path, monkeypatch, array
+):
+    log = tmp_path / "cancelled"
+    stub(
+        tmp_path,
+        "scontrol",
+        '[ "$1" = ping ] && echo "Slurmctld(primary) at head is UP" && exit\n'
+        "echo 'Job can not be split' >&2; exit 1",
+    )
+    stub(tmp_path, "squeue", "echo 7_3")
+    stub(tmp_path, "scancel", f"touch {log}")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(UserError, match="Job can not be split"):
+        Slurm().cancel(array, "7_3")
+    assert not log.exists()
 
 
 def test_a_thousand_elements_of_a_dead_clients_array_are_looked_for_at_once(tmp_path, monkeypatch):
