@@ -8,7 +8,11 @@ import re
 
 _RANK_PREFIX = re.compile(r"^\[rank\d+\]:[ ]?")
 """torch's excepthook puts this before each line once torch.distributed is initialised."""
-_HEADER = re.compile(r"^\s*(?:[+|] )?(?:Exception Group )?Traceback \(most recent call last\):$")
+# It stands behind a progress bar where that was open: a bar ends no line.
+_HEADER = re.compile(
+    r"^(?:.*(?:%\||it/s|s/it).*|\s*(?:[+|] )?)(?:Exception Group )?"
+    r"Traceback \(most recent call last\):$"
+)
 _EXCEPTION = re.compile(r"^(?P<type>[^\W\d][\w.]*)(?:: (?P<message>.*))?$")
 _NAMED_LIKE_ONE = re.compile(r"(?:Error|Exception|Interrupt|Exit)$")
 _CHAINED = (
@@ -46,7 +50,7 @@ def _parse(lines: list[str]) -> dict[str, str] | None:
         return None
     message = [match["message"] or ""]
     for line in lines[1:_MESSAGE_LINES]:
-        if not line or line in _CHAINED:
+        if not line or line in _CHAINED or "\r" in line:  # a bar that is drawn once more
             break
         message.append(line)
     return {"type": match["type"], "message": "\n".join(message)[:_MESSAGE_CHARACTERS]}

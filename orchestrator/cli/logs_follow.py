@@ -9,13 +9,12 @@ from itertools import chain
 
 from orchestrator.cli.logs_show import lines_for, say_why_silent
 from orchestrator.cli.output import next_commands, note
-from orchestrator.logs.dedupe import Dedupe
+from orchestrator.logs.dedupe import Dedupe, Folded
 from orchestrator.logs.first_error import first_error
 from orchestrator.logs.follow import Follower
 from orchestrator.logs.line import Entry
 from orchestrator.logs.select import select
 from orchestrator.logs.skew import Skews
-from orchestrator.logs.text import JsonLines, TextLines
 from orchestrator.logs.vanished import sentence
 from orchestrator.logs.wanted import Wanted
 from orchestrator.logs.watch import Watch
@@ -33,18 +32,24 @@ def follow_logs(layout: RunLayout, wanted: Wanted, *, as_json: bool, first: bool
 
     Raises UserError, and BrokenPipeError where nobody reads on.
     """
-    world_size = read_plan(layout).get("world_size")  # as of the newest submission
-    select(layout, wanted.selection, world_size if isinstance(world_size, int) else 0)
+    plan = read_plan(layout)  # of the newest submission
+    sizes = (plan.get(name) for name in ("world_size", "nodes"))
+    select(layout, wanted.selection, *(size if isinstance(size, int) else 0 for size in sizes))
     watch = Watch(layout)
     follower = Follower(layout, wanted.selection, start=wanted.start(Skews(layout)))
     lines = lines_for(wanted, follower.logs, as_json=as_json)
     teller = _Teller(layout)
-    past = wanted.last(wanted.history(follower.history()))
+    past = wanted.history(follower.history())
     to_come = (wanted.filter(entries) for entries in follower.follow(watch.end))
-    batches: Iterator[list[Entry]] = chain(past, to_come)
-    if first:
-        batches = first_error(batches)
-    for text in _texts(batches, lines, Dedupe(follower.logs) if wanted.dedupe else None):
+    texts: Iterator[str]
+    if wanted.dedupe:
+        folded = wanted.last(Dedupe(follower.logs).fold(past))
+        new = _as_they_come(to_come, Dedupe(follower.logs))
+        texts = map(lines.render_folded, chain(folded, new))
+    else:
+        batches: Iterator[list[Entry]] = chain(wanted.last(past), to_come)
+        texts = map(lines.render, first_error(batches) if first else batches)
+    for text in texts:
         if text:
             sys.stdout.write(text)
             sys.stdout.flush()
@@ -59,18 +64,13 @@ def follow_logs(layout: RunLayout, wanted: Wanted, *, as_json: bool, first: bool
     return _tell_end(layout, end, silent=not follower.logs)
 
 
-def _texts(
-    batches: Iterator[list[Entry]], lines: TextLines | JsonLines, dedupe: Dedupe | None
-) -> Iterator[str]:
-    """What to write for each batch, and at last what was held back."""
-    if dedupe is None:
-        yield from map(lines.render, batches)
-        return
+def _as_they_come(batches: Iterator[list[Entry]], dedupe: Dedupe) -> Iterator[list[Folded]]:
+    """Each line after a second at most, and at last what was held back."""
     for entries in batches:
         now = time.monotonic()
         folded = dedupe.feed(entries, now)
-        yield lines.render_folded(folded + dedupe.settle(now - _FOLD_SECONDS))
-    yield lines.render_folded(dedupe.finish())
+        yield folded + dedupe.settle(now - _FOLD_SECONDS)
+    yield dedupe.finish()
 
 
 class _Teller:

@@ -54,9 +54,7 @@ def _show(
     batches = wanted.history(merge(readers))
     nothing = True
     if wanted.dedupe:
-        dedupe = Dedupe(logs)
-        folded = (part for part in (*map(dedupe.feed, batches), None))
-        for some in wanted.last(dedupe.finish() if part is None else part for part in folded):
+        for some in wanted.last(Dedupe(logs).fold(batches)):
             sys.stdout.write(lines.render_folded(some))
             nothing = nothing and not some
     else:

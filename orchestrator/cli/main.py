@@ -29,9 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         # The interpreter flushes stdout once more at exit; that must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
         return CLOSED_PIPE
+    except OSError as error:  # a full disk below what was printed, an error's JSON included
+        _forget_stdout()
+        return report(_of_the_system(error), as_json=False)
     return code
+
+
+def _forget_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_anything() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.cli.run_summary import run_summary
 from orchestrator.runs.attempts import Attempt, history, restarts, resumed
-from orchestrator.runs.goodput import Goodput, goodput, reports
+from orchestrator.runs.goodput import Goodput, goodput, reports, trainings
 from orchestrator.runs.observe import Observed
 from orchestrator.runs.records import read_metrics
 from orchestrator.runs.state import Failure, NodeState
@@ -48,7 +48,11 @@ def run_goodput(run: Observed, now: float) -> Goodput | None:
     if not attempts:
         return None
     end = run.state.ended if run.state.final and run.state.ended is not None else now
-    measured = [reports(read_metrics(run.layout, attempt.number)) for attempt in attempts]
+    measured = [
+        part
+        for attempt in attempts
+        for part in trainings(reports(read_metrics(run.layout, attempt.number)))
+    ]
     if not any(measured):
         return None
     return goodput(measured, end - attempts[0].started)

@@ -69,7 +69,8 @@ def why(
         emit_json(why_fields(observed, verdict))
         return
     emit(why_page(observed, verdict))
-    next_commands(*_what_now(observed, verdict.kind, verdict.first.rank if verdict.first else None))
+    rank = verdict.first.rank if verdict.first else None
+    next_commands(*_what_now(observed, verdict.kind, rank, verdict.attempt))
 
 
 def _known(run: Observed) -> str:
@@ -77,12 +78,13 @@ def _known(run: Observed) -> str:
     return f"Its attempts: {numbers}."
 
 
-def _what_now(run: Observed, kind: str, rank: int | None) -> list[str]:
+def _what_now(run: Observed, kind: str, rank: int | None, attempt: int | None) -> list[str]:
     name = name_of(run.layout)
     if kind == "waiting":
         return [f"ptx wait {name}", f"ptx cancel {name}"]
     if kind == "running":
         return [f"ptx top {name}", f"ptx logs {name} --follow"]
     if kind == "failed" and rank is not None:
-        return [f"ptx logs {name} --rank {rank} --tail 50"]
+        which = "" if attempt in (None, run.state.attempt) else f" --attempt {attempt}"
+        return [f"ptx logs {name} --rank {rank}{which} --tail 50"]
     return [f"ptx status {name}"]

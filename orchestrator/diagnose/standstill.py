@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from orchestrator.runs.observe import Observed
 from orchestrator.runs.records import read_plan
 from orchestrator.runs.words import sentence
 
-MOST_NODES = 256
-MOST_LOGS = 512
+MOST_LOGS = 1 << 14
+"""Looked at for one that is young; of more nothing is known, unless one of them is."""
 UNREPORTED = 900.0
 """Seconds without a line from any rank, where nothing tells how fast it should be."""
 LEAST = 180.0
@@ -59,7 +59,7 @@ def standstill(run: Observed, verdict: Verdict) -> Verdict | None:
     """The verdict on a running run that stands still; None where it gets on, as far as files
     tell. `verdict` is what is said of it otherwise."""
     attempt = run.state.attempt
-    nodes = [node for node in run.state.nodes if node.ended is None][:MOST_NODES]
+    nodes = [node for node in run.state.nodes if node.ended is None]
     if attempt is None or not nodes:
         return None
     beats = {node.node: _mtime(run.layout.node(attempt, node.node) / "heartbeat") for node in nodes}
@@ -95,8 +95,11 @@ def _still(
     run: Observed, verdict: Verdict, attempt: int, nodes: list[int], now: float
 ) -> Verdict | None:
     pace = _pace(run.layout, attempt)
-    spoke = max(_logs(run.layout, attempt, nodes), default=None)
+    logs = _logs(run.layout, attempt, nodes)
+    spoke = _newest(islice(logs, MOST_LOGS), young=now - LEAST)
     silence = None if spoke is None else now - spoke[0]
+    if (silence is None or silence > LEAST) and next(logs, None) is not None:
+        return None
     if pace is not None:
         # A long evaluation reports no step, and goes on printing.
         if silence is not None and silence <= LEAST:
@@ -184,21 +187,29 @@ def _row(line: str) -> dict[str, Any] | None:
 
 def _logs(layout: RunLayout, attempt: int, nodes: list[int]) -> Iterator[tuple[float, Path]]:
     """When each rank last printed anything, and where."""
-    left = MOST_LOGS
     for node in nodes:
         try:
             entries = sorted(os.scandir(layout.node(attempt, node)), key=lambda one: one.name)
         except OSError:
             continue
         for entry in entries:
-            if entry.name.startswith("rank-") and ".log" in entry.name and left > 0:
-                left -= 1
+            if entry.name.startswith("rank-") and ".log" in entry.name:
                 try:
                     found = entry.stat()
                 except OSError:
                     continue
                 if found.st_size:
                     yield found.st_mtime, Path(entry.path)
+
+
+def _newest(logs: Iterator[tuple[float, Path]], young: float) -> tuple[float, Path] | None:
+    """The first that is young enough, else the youngest."""
+    newest: tuple[float, Path] | None = None
+    for log in logs:
+        newest = log if newest is None else max(newest, log)
+        if newest[0] >= young:
+            break
+    return newest
 
 
 def _mtime(path: Path) -> float | None:

@@ -26,7 +26,8 @@ _CHUNK = 1 << 20
 # torch's excepthook, torchrun's and accelerate's redirections put these before a line.
 _PREFIX = re.compile(r"^(?:\[(?:rank|default)\d+\]:[ ]?|\[\w+\]:\[rank\d+\]:[ ]?)+")
 _HEADER = re.compile(
-    r"^(?:\s*[+|] ?)*\s*(?:Exception Group )?Traceback \(most recent call last\):$"
+    r"^(?:.*(?:%\||it/s|s/it).*|(?:\s*[+|] ?)*\s*)(?:Exception Group )?"
+    r"Traceback \(most recent call last\):$"
 )
 _CHAINED = (
     "The above exception was the direct cause of the following exception:",

@@ -17,7 +17,9 @@ from orchestrator.diagnose.verdict import Before, Verdict
 from orchestrator.runs.attempts import history
 from orchestrator.runs.facts import gather
 from orchestrator.runs.observe import Observed
+from orchestrator.runs.records import read_record
 from orchestrator.runs.state import RunState, State
+from orchestrator.runs.submissions import record_now
 from orchestrator.runs.words import clause, sentence
 
 
@@ -36,7 +38,7 @@ def why(
     """
     rules = tuple(all_rules() if rules is None else rules)
     if attempt is not None and attempt != run.state.attempt:
-        return _of(run, _earlier(run, attempt), rules)
+        return _of(*_earlier(run, attempt), rules)
     verdict = _of(run, run.state, rules)
     if verdict.kind not in ("completed", "running", "waiting"):
         return verdict
@@ -67,14 +69,15 @@ def _of(run: Observed, state: RunState, rules: tuple[Rule, ...]) -> Verdict:
     return Verdict("unknown", name, sentence(state.words), state.attempt)
 
 
-def _earlier(run: Observed, attempt: int) -> RunState:
-    """The state as it was when an attempt had ended."""
+def _earlier(run: Observed, attempt: int) -> tuple[Observed, RunState]:
+    """The run, of the size that it had, and the state as it was when an attempt had ended."""
     upto = [event for event in run.events if event.integer("attempt", -1) <= attempt]
+    run = replace(run, record=record_now(read_record(run.layout) or run.record, upto))
     base = gather(upto).base._replace(attempt=attempt)
     ended = next((one for one in history(run.events) if one.number == attempt), None)
     if ended is None or ended.end_class is None:
-        return base._replace(state=State.FAILED, reason="this attempt ended")
-    return base._replace(state=ended.state, reason=ended.message or ended.end_class)
+        return run, base._replace(state=State.FAILED, reason="this attempt ended")
+    return run, base._replace(state=ended.state, reason=ended.message or ended.end_class)
 
 
 def _before(run: Observed, rules: tuple[Rule, ...]) -> Before | None:
@@ -83,7 +86,7 @@ def _before(run: Observed, rules: tuple[Rule, ...]) -> Before | None:
     bad = [one for one in over if one.end_class not in (None, State.COMPLETED.value)]
     if not bad:
         return None
-    verdict = _of(run, _earlier(run, bad[-1].number), rules)
+    verdict = _of(*_earlier(run, bad[-1].number), rules)
     return Before(bad[-1].number, verdict.state, verdict.sentence)
 
 

@@ -32,6 +32,11 @@ class Arrivals:
         self._nodes: dict[Path, Pace] = {}
         self._seen: dict[Path, set[tuple[int, int]]] = {}
         self._root = Pace(LATEST, 0.0)
+        self._over_below = 0
+
+    def rest(self, below: int) -> None:
+        """Attempts before this one are looked into no more, except everywhere."""
+        self._over_below = below
 
     def look(self, now: float, *, everywhere: bool = False) -> Found:
         """What was not seen before, in folders that are due at `now` (or in all)."""
@@ -40,14 +45,15 @@ class Arrivals:
             self._attempts |= {number: Pace(LATEST, now) for number in new}
             self._root.looked(now, changed=bool(new))
         for number, pace in self._attempts.items():
-            if everywhere or pace.due <= now:
+            if everywhere or (pace.due <= now and number >= self._over_below):
                 folders = node_folders(self._layout.attempt(number))
                 nodes = [folder for folder in folders if folder not in self._nodes]
                 self._nodes |= {folder: Pace(LATEST, now) for folder in nodes}
                 pace.looked(now, changed=bool(nodes))
         found = Found([], [])
         for folder, pace in self._nodes.items():
-            if everywhere or pace.due <= now:
+            going_on = int(folder.parent.name) >= self._over_below
+            if everywhere or (pace.due <= now and going_on):
                 pace.looked(now, changed=self._look_into(folder, found))
         found.logs.sort()
         return found

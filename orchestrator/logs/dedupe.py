@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -47,13 +47,32 @@ class _Group:
     ranks: set[int] = field(default_factory=set)
 
 
+@dataclass
+class _Open:
+    """The groups of one form that are kept, and which of them each rank's next line joins."""
+
+    groups: deque[_Group] = field(default_factory=deque)
+    released: int = 0
+    _next: dict[int, int] = field(default_factory=dict)
+
+    def joined(self, rank: int) -> _Group | None:
+        """The group with this rank in it; None where that is a new one, which is appended."""
+        place = max(self._next.get(rank, 0), self.released)
+        self._next[rank] = place + 1
+        if place - self.released == len(self.groups):
+            return None
+        group = self.groups[place - self.released]
+        group.ranks.add(rank)
+        return group
+
+
 class Dedupe:
     """Entries in time order in, groups in the order of their first lines out."""
 
     def __init__(self, logs: Sequence[RankLog]) -> None:
         self._logs = logs
         self._waiting: deque[_Group] = deque()
-        self._open: dict[tuple[str, int], deque[_Group]] = {}
+        self._open: dict[tuple[str, int], _Open] = {}
         self._until = _Limit()
 
     def feed(self, entries: Sequence[Entry], now: float = 0.0) -> list[Folded]:
@@ -66,6 +85,11 @@ class Dedupe:
                 settled.append(self._release())
             self._add(entry, now)
         return settled
+
+    def fold(self, batches: Iterable[Sequence[Entry]]) -> Iterator[list[Folded]]:
+        """All of it, to the last group."""
+        yield from map(self.feed, batches)
+        yield self.finish()
 
     def settle(self, before: float) -> list[Folded]:
         """Groups whose first line arrived before then."""
@@ -80,20 +104,19 @@ class Dedupe:
     def _add(self, entry: Entry, now: float) -> None:
         log = self._logs[entry[1]]
         key = form(entry[2][TEXT:]), log.attempt
-        groups = self._open.setdefault(key, deque())
-        for group in groups:
-            if log.rank not in group.ranks:
-                group.ranks.add(log.rank)
-                return
-        group = _Group(entry, key, now, {log.rank})
-        groups.append(group)
-        self._waiting.append(group)
+        open_ = self._open.setdefault(key, _Open())
+        group = open_.joined(log.rank)
+        if group is None:
+            group = _Group(entry, key, now, {log.rank})
+            open_.groups.append(group)
+            self._waiting.append(group)
 
     def _release(self) -> Folded:
         group = self._waiting.popleft()
-        groups = self._open[group.key]
-        groups.popleft()
-        if not groups:
+        open_ = self._open[group.key]
+        open_.groups.popleft()
+        open_.released += 1
+        if not open_.groups:
             del self._open[group.key]
         return Folded(group.entry, tuple(sorted(group.ranks)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,10 @@ WINDOW = 0.2
 
 BAR = 5.0
 """Seconds after which a line without its newline (a progress bar) is shown as it stands."""
+
+REST = 30.0
+"""Seconds after the first log of a newer attempt for which those of older ones are looked at; then
+at the end once more. A run that is often requeued has many."""
 
 _MOST = 256 * 1024
 _stamp = itemgetter(0)
@@ -56,6 +61,9 @@ class Follower:
         self._held: list[tuple[Entry, float]] = []
         self._begun = False
         self._busy = self._grew = False
+        self._newest, self._newest_since = -1, 0.0
+        self._resting: list[_Tail] = []
+        """Of attempts that are over."""
         self._gone: dict[int, bool] = {}
         """Sources that vanished, and whether that was told."""
 
@@ -76,7 +84,10 @@ class Follower:
             now = time.monotonic()
             self._adopt(self._arrivals.look(now, everywhere=over))
             self._busy = self._grew = False
+            self._let_rest(now)
             self._patrol.turn(everywhere=over)
+            for tail in self._resting if over else ():
+                self._look_at(tail, now)
             if over and not self._grew:
                 yield self._rest()
                 return
@@ -95,13 +106,22 @@ class Follower:
         for log in found.logs:
             start = START if self._begun else self._start(log)
             shift = self._skews.of(log)
-            tail = _Tail(LogReader(log.path, len(self.logs), start, shift=shift), now)
+            reader = LogReader(log.path, len(self.logs), start, shift=shift)
+            tail = _Tail(reader, now, log.attempt)
+            if log.attempt > self._newest:
+                self._newest, self._newest_since = log.attempt, now
             self._tails[log.path] = tail
             self._patrol.add(tail)
             self.logs.append(log)
         for path, part in found.parts:
             if path in self._tails:
                 self._tails[path].reader.announce(part)
+
+    def _let_rest(self, now: float) -> None:
+        if now > self._newest_since + REST:
+            self._newest_since = math.inf  # once for each newest attempt
+            self._resting += self._patrol.drop(lambda tail: tail.attempt < self._newest)
+            self._arrivals.rest(self._newest)
 
     def _look_at(self, tail: _Tail, now: float) -> bool:
         entries, more = tail.read(now)
@@ -127,7 +147,8 @@ class Follower:
         entries = [entry for entry, _ in self._held]
         self._held.clear()
         for tail in self._tails.values():
-            entries += tail.reader.finish()
+            left = tail.reader.finish()
+            entries += [entry for entry in left if entry[2][MARK:] not in tail.states]
         return sorted(entries, key=_stamp)
 
 
@@ -138,6 +159,7 @@ class _Tail:
     reader: LogReader
     shown: float
     """When it last had no open line, or the state of its open lines was given out."""
+    attempt: int
     grew: bool = False
     """Whether the last look found anything."""
     states: set[str] = field(default_factory=set)

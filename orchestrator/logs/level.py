@@ -67,7 +67,8 @@ _FIELD = re.compile(
 )
 _WARNING = re.compile(r"(?:^|[\s:])[A-Za-z_.]*Warning:")
 _HEADER = re.compile(
-    r"^(?:\s*[+|] ?)*\s*(?:Exception Group )?Traceback \(most recent call last\):$"
+    r"^(?:.*(?:%\||it/s|s/it).*|(?:\s*[+|] ?)*\s*)(?:Exception Group )?"
+    r"Traceback \(most recent call last\):$"
 )
 _CHAINED = (
     "During handling of the above exception",

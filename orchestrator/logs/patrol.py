@@ -32,6 +32,15 @@ class Patrol(Generic[T]):
     def add(self, file: T) -> None:
         self._hot[id(file)] = file, self._last
 
+    def drop(self, which: Callable[[T], bool]) -> list[T]:
+        """Those that are looked at no more."""
+        hot = {key: file for key, (file, _) in self._hot.items() if which(file)}
+        for key in hot:
+            del self._hot[key]
+        dropped = [file for file in self._resting if which(file)]
+        self._resting = deque(file for file in self._resting if not which(file))
+        return [*hot.values(), *dropped]
+
     def turn(self, *, everywhere: bool = False) -> None:
         """One round of looks; at all of them where asked."""
         begun = time.monotonic()

@@ -84,11 +84,14 @@ def discover(layout: RunLayout) -> list[RankLog]:
     )
 
 
-def select(layout: RunLayout, selection: Selection, world_size: int = 0) -> list[RankLog]:
+def select(
+    layout: RunLayout, selection: Selection, world_size: int = 0, nodes: int = 0
+) -> list[RankLog]:
     """The rank logs that are meant; [] when the run has none at all yet.
 
-    Raises NotFound where nothing fits, and for a rank beyond the `world_size` (0: unknown) and
-    without a log, naming those that exist.
+    Raises NotFound where nothing fits, and for a rank beyond the `world_size`, or a node beyond the
+    `nodes`, and without a log, naming those that exist. Where both are given, 0 being unknown, what
+    fits may be still to come.
     """
     found = discover(layout)
     if not found:
@@ -102,9 +105,9 @@ def select(layout: RunLayout, selection: Selection, world_size: int = 0) -> list
                 f"Attempt {wanted} of {layout.run_id} has no rank log.",
                 hint=f"Attempts with logs: {spoken(numbers)}; --attempt all shows them together.",
             )
-    _refuse_strangers(layout, selection, found, world_size)
+    _refuse_strangers(layout, selection, found, world_size, nodes)
     chosen = [log for log in found if selection.covers(log)]
-    if not chosen:
+    if not chosen and not (world_size and nodes):
         raise NotFound(
             f"No rank log of {layout.run_id} fits these options.",
             hint="; ".join(
@@ -116,12 +119,12 @@ def select(layout: RunLayout, selection: Selection, world_size: int = 0) -> list
 
 
 def _refuse_strangers(
-    layout: RunLayout, selection: Selection, found: list[RankLog], world_size: int
+    layout: RunLayout, selection: Selection, found: list[RankLog], world_size: int, nodes: int
 ) -> None:
     """Each number that was typed must lie where there is something, at least in part."""
     for numbers, exist, noun, limit in (
         (selection.ranks, sorted({log.rank for log in found}), "rank", world_size),
-        (selection.nodes, sorted({log.node for log in found}), "node", 0),
+        (selection.nodes, sorted({log.node for log in found}), "node", nodes),
     ):
         for first, last in numbers.ranges if numbers is not None else ():
             if first >= limit and not any(first <= number <= last for number in exist):

@@ -101,7 +101,6 @@ def _draw(strokes: Strokes, panel: Panel, runs: Sequence[Drawn]) -> list[tuple[i
     """All curves; the row at which each ends, with its mark."""
     ends = []
     for number, run in enumerate(runs):
-        strokes.restarts(run)
         curve = run.curves.get(panel.key)
         if not curve or panel.instead_of in run.curves:
             continue
@@ -114,6 +113,8 @@ def _draw(strokes: Strokes, panel: Panel, runs: Sequence[Drawn]) -> list[tuple[i
         strokes.bad(run, curve)
         if panel.beside in run.curves:
             strokes.dots(run, run.curves[panel.beside], cell[1])
+    for run in runs:  # behind the curves, which a run that is often restarted would lose
+        strokes.restarts(run)
     return ends
 
 

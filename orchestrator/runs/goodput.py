@@ -68,6 +68,19 @@ def reports(records: Sequence[Mapping[str, Any]]) -> list[Report]:
     for record in records:
         step, start = record.get("step"), record.get("start_step")
         seconds = record.get("seconds")
-        if isinstance(step, int) and isinstance(start, int) and isinstance(seconds, int | float):
+        if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+            continue
+        if isinstance(step, int) and isinstance(start, int):
             found.append(Report(step, start, float(seconds)))
     return found
+
+
+def trainings(reports: Sequence[Report]) -> list[list[Report]]:
+    """One attempt's reports, apart where the ranks began anew in place of themselves."""
+    parts: list[list[Report]] = []
+    for report in reports:
+        last = parts[-1][-1] if parts else None
+        if last is None or report.start_step != last.start_step or report.step <= last.step:
+            parts.append([])
+        parts[-1].append(report)
+    return parts

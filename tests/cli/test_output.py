@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from orchestrator.cli.options import seconds
@@ -59,3 +64,19 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 def test_columns_are_aligned_and_nothing_trails() -> None:
     text = table(("A", "LONGER"), [("value", "x"), ("v", "")])
     assert text == "A      LONGER\nvalue  x\nv"
+
+
+@pytest.mark.parametrize("command", [["--version"], ["schema"], ["status", "nothing"]])
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_output_onto_a_full_disk_is_one_sentence(
+    tmp_path: Path, command: list[str], more: list[str]
+) -> None:
+    argv = [sys.executable, "-m", "orchestrator.cli.main", *command, *more]
+    env = os.environ | {"PTX_RUNS": str(tmp_path / "runs"), "XDG_STATE_HOME": str(tmp_path)}
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(argv, env=env, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert "Traceback" not in ended.stderr
+    told_on_stderr_alone = command[-1] == "nothing" and not more
+    assert ended.returncode == (3 if told_on_stderr_alone else 2), ended.stderr
+    if not told_on_stderr_alone:
+        assert "No space left on device" in ended.stderr

@@ -362,6 +362,41 @@ def test_an_earlier_attempt_is_explained_by_its_own_logs(tmp_path: Path) -> None
     assert "no space" in now.before.sentence
 
 
+def test_an_attempt_of_another_size_has_the_ranks_that_it_had(tmp_path: Path) -> None:
+    run = MadeRun(tmp_path, "grown-aaaaaa").supervised().started()
+    for rank in range(2):
+        leave(run, rank, traceback("RuntimeError: Connection closed by peer"), code=1)
+    node_ended(run, {0: 1, 1: 1}, first=0)
+    run.over("failed")
+    run.event(
+        70,
+        "intent",
+        submission=1,
+        attempt=1,
+        launcher="torchrun",
+        nodes=1,
+        procs_per_node=8,
+        world_size=8,
+        scheduler="local",
+    )
+    run.event(71, "submitted", submission=1, job_id="9")
+    run.started(attempt=1, t=72)
+    told = verdict(run, attempt=0)
+    assert "Rank 2" not in told.sentence and "more" not in told.sentence
+
+
+def test_a_traceback_behind_a_progress_bar_is_found_with_its_place(tmp_path: Path) -> None:
+    run = MadeRun(tmp_path, "bar-aaaaaa").supervised().started()
+    bar = " 40%|████      | 4/10 [00:00<00:00, 8.23it/s]"
+    leave(run, 1, bar + traceback("ValueError: bad batch").lstrip(), code=1)
+    node_ended(run, {0: TERM, 1: 1}, first=1)
+    run.over("failed")
+    told = verdict(run)
+    assert told.first is not None and told.first.rank == 1
+    assert "ValueError: bad batch" in told.sentence
+    assert [(row.path, row.line) for row in told.evidence][1:] == [("/home/ann/train.py", 30)]
+
+
 def test_one_sentence_says_it_all(make: MadeRun) -> None:
     leave(make, 1, traceback("ModuleNotFoundError: No module named 'apex'"), code=1)
     node_ended(make, {0: TERM, 1: 1, 2: TERM, 3: TERM}, first=1)

@@ -110,6 +110,19 @@ def test_without_reports_what_the_ranks_print_counts(
         assert verdict.evidence[0].path.startswith("attempts/000/node-0001/rank-0000")
 
 
+def test_of_many_ranks_the_last_one_may_be_the_one_that_prints(tmp_path: Path) -> None:
+    run = MadeRun(tmp_path, "large-aaaaaa", nodes=300, created=time.time() - 7200).supervised()
+    for node in range(300):
+        run.started(node)
+        (run.layout.node(0, node) / "heartbeat").write_text('{"t": 1, "seq": 3}')
+        for rank in range(2 * node, 2 * node + 2):
+            run.layout.rank_log(0, node, rank).write_text("step 40")
+    quiet(run, 3600)
+    assert told(run).rule == "stands-still"
+    age(run.layout.rank_log(0, 299, 599), 5)
+    assert (told(run).kind, told(run).rule) == ("running", "")
+
+
 def test_a_run_that_has_printed_nothing_yet_is_not_blamed(tmp_path: Path) -> None:
     run = MadeRun(tmp_path, "new-aaaaaa").supervised().started()
     assert told(run).rule == ""

@@ -114,7 +114,7 @@ def test_an_element_that_may_not_be_requeued_goes_on_in_a_job_of_its_own(submit:
     assert array.states() == ["running", "running"]
     array.ptx.ok("cancel", array.name)
     last.until(lambda: array.states() == ["cancelled"] * 2, "the end of both")
-    assert not last.squeue()
+    last.until(lambda: not last.squeue(), "an empty queue")
 
 
 NOT_SUBMITTED = ("after the run folder", "before sbatch")

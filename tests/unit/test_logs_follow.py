@@ -191,6 +191,43 @@ def test_a_bar_that_never_ends_its_line_is_seen(
     assert words(got)[:2] == ["bar 2", "bar 3"]
 
 
+def test_a_state_that_was_shown_is_not_shown_again_at_the_end(
+    layout: RunLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BAR", 0.3)
+    append(layout, 0, line("\rbar 1", "E") + "prompt> ")
+    run, got = Run(), []
+    for batch in Follower(layout, Selection()).follow(run.end):
+        got += batch
+        run.over = bool(got)
+    assert words(got) == sorted(set(words(got))), "each once"
+    assert "bar 1" in words(got)
+
+
+def test_logs_of_attempts_that_are_over_rest_and_are_read_to_their_ends_all_the_same(
+    layout: RunLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REST", 0.3)
+    append(layout, 0, line("old"), attempt=0)
+    run, got = Run(), []
+    follower = Follower(layout, Selection.of(None, None, "all"))
+    rests, ends = 0.0, 0.0
+    for batch in follower.follow(run.end):
+        got += batch
+        now = time.monotonic()
+        if words(got) == ["old"] and not rests:
+            append(layout, 0, line("new"), attempt=1)
+            rests = now + 5
+        elif words(got) == ["old", "new"] and not ends and now > rests:
+            append(layout, 0, line("late"), attempt=0)  # of ranks that outlived their agent
+            append(layout, 1, line("later rank"), attempt=0)
+            ends = now + 4
+        elif ends and now > ends and not run.over:
+            assert words(got) == ["old", "new"], "an attempt that is over was looked at"
+            run.over = True
+    assert words(got) == ["old", "new", "late", "later rank"]
+
+
 def test_looks_become_rare_where_nothing_changes() -> None:
     pace = Pace(2.0, changed=0.0)
     pace.looked(1.0, changed=True)

@@ -74,6 +74,18 @@ def test_what_does_not_exist_is_named_with_what_does(
     assert hint in (error.value.hint or "")
 
 
+@pytest.mark.parametrize("selection", [("5", None), (None, "2"), ("6-7", "3")])
+def test_who_is_yet_to_come_may_be_waited_for_and_nobody_else(
+    run: RunLayout, selection: tuple[str | None, str | None]
+) -> None:
+    wanted = Selection.of(*selection, None)
+    assert select(run, wanted, 8, 4) == []
+    with pytest.raises(NotFound):
+        select(run, wanted)
+    with pytest.raises(NotFound):
+        select(run, wanted, 4, 2)
+
+
 def test_a_run_without_logs_has_an_empty_choice(tmp_path: Path) -> None:
     assert select(RunLayout(tmp_path / "none"), Selection.of("5", None, None)) == []
 

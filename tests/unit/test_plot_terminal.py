@@ -129,6 +129,15 @@ def test_restarts_are_told_and_drawn() -> None:
     assert sum("┊" in row for row in rows(text)) > 5
 
 
+def test_however_often_a_run_was_restarted_its_curve_is_seen() -> None:
+    run = drawn(loss=curve([1.0 + step % 7 for step in range(500)]))
+    starts = tuple(Start(number, number, float(number)) for number in range(500))
+    again = Drawn(run.run_id, "run", "completed", "A", run.curves, starts, {})
+    dots = sum("\u2801" <= sign <= "\u28ff" for row in rows(page([again], PLAIN)) for sign in row)
+    once = sum("\u2801" <= sign <= "\u28ff" for row in rows(page([run], PLAIN)) for sign in row)
+    assert dots == once > 20
+
+
 def test_a_name_never_steers_the_terminal() -> None:
     run = drawn(loss=curve([1.0, 2.0]))
     evil = Drawn("x\x1b[2J\x07\u202e", "run", "completed", "A", run.curves, run.starts)

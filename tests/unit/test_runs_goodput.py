@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from orchestrator.runs.goodput import Goodput, Report, goodput, reports
+from orchestrator.runs.goodput import Goodput, Report, goodput, reports, trainings
 
 
 def attempt(start: int, end: int, *, every: int = 10, seconds: float = 10.0) -> list[Report]:
@@ -50,6 +52,20 @@ def test_going_back_far_undoes_every_attempt_beyond() -> None:
 def test_an_attempt_that_reported_nothing_changes_nothing() -> None:
     assert goodput([attempt(0, 100), [], attempt(80, 90)], 100.0).lost_steps == 20
     assert goodput([[], []], 0.0).ratio is None
+
+
+def test_training_that_began_anew_in_place_did_some_steps_again() -> None:
+    first, second = attempt(0, 30), attempt(10, 40)
+    assert trainings([*first, *second]) == [first, second]
+    assert trainings(first) == [first]
+    assert trainings([]) == []
+    told = goodput(trainings([*first, *second]), 100.0)
+    assert (told.kept_seconds, told.kept_steps, told.lost_steps) == (40.0, 40, 20)
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0])
+def test_a_time_that_is_none_counts_for_nothing(seconds: float) -> None:
+    assert reports([{"step": 2, "start_step": 0, "seconds": seconds}]) == []
 
 
 def test_records_without_their_time_are_left_out() -> None:

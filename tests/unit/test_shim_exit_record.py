@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,23 @@ def test_the_rank_prefix_of_torch_is_no_part_of_it() -> None:
 def test_what_follows_a_traceback_is_not_its_message() -> None:
     text = stderr_of("1/0") + "\n[W1121 ProcessGroup.cpp:12] Warning: destroyed\n"
     assert find_exception(text) == {"type": "ZeroDivisionError", "message": "division by zero"}
+
+
+def test_a_traceback_behind_an_open_progress_bar_is_one(tmp_path: Path) -> None:
+    code = """
+import sys
+sys.stderr.write("\\r 40%|████      | 4/10 [00:00<00:00, 8.23it/s]")
+try:
+    raise ValueError("bad batch")
+finally:
+    import atexit
+    atexit.register(lambda: sys.stderr.write("\\r 40%|████ | 4/10 [00:00<00:00, 9.1it/s]\\n"))
+"""
+    script = tmp_path / "bar.py"
+    script.write_text(code)
+    said = subprocess.run([sys.executable, script], capture_output=True).stderr.decode()
+    assert "it/s]Traceback" in said and said.endswith("\r 40%|████ | 4/10 [00:00<00:00, 9.1it/s]\n")
+    assert find_exception(said) == {"type": "ValueError", "message": "bad batch"}
 
 
 def test_the_last_of_several_tracebacks_counts() -> None:
