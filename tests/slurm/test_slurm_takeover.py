@@ -92,6 +92,7 @@ def test_a_batch_step_killed_whole_is_brought_back_by_the_ranks_agent(
     batch = _batch(run)
     _kill([*batch["shell"], *batch["supervisor"], *batch["srun"]])
     job = run.job
+    run.until_attempt(1)  # SLURM calls the job failed until it is sent back
     assert run.ended() == "COMPLETED"
     assert [event.text("job_id") for event in run.events("job_started")] == [job, job]
     assert len(run.events("requeue")) == 1
