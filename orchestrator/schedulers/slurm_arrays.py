@@ -7,15 +7,13 @@ later and has none of its own. Where none could ever start the row is the array'
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 from dataclasses import replace
 
-from orchestrator.errors import SchedulerUnreachable
 from orchestrator.schedulers.base import JobInfo, JobState
-from orchestrator.schedulers.slurm_command import ask
+from orchestrator.schedulers.slurm_accounting import sacct
 from orchestrator.schedulers.slurm_states import SACCT_FORMAT, parse_sacct
 
-_CHUNK = 500
 _SPAN = r"\d{1,7}(?:-\d{1,7}(?::\d{1,7})?)?"
 _SHARED = re.compile(rf"(\d{{1,20}})_\[({_SPAN}(?:,{_SPAN})*)(?:%\d+)?\]")
 
@@ -57,18 +55,8 @@ def elements_from_sacct(jobs: Mapping[str, str], gone: Container[str]) -> dict[s
 def _rows(names: Mapping[str, str]) -> dict[str, JobInfo]:
     """All rows of these arrays (number -> name): another job of the same number is none of them."""
     known: dict[str, JobInfo] = {}
-    numbers: Sequence[str] = list(names)
-    for at in range(0, len(numbers), _CHUNK):
-        some = numbers[at : at + _CHUNK]
-        which = [f"--jobs={','.join(some)}", f"--name={','.join({names[one]: 0 for one in some})}"]
-        argv = ["sacct", "--duplicates", "-n", "-P", "-X", f"--format={SACCT_FORMAT},JobName"]
-        try:
-            answer = ask([*argv, *which])
-        except SchedulerUnreachable:
-            return known
-        if answer.code != 0:
-            return known
-        lines = (line.strip().rpartition("|") for line in answer.out.splitlines())
+    for rows in sacct(names, f"{SACCT_FORMAT},JobName"):
+        lines = (line.strip().rpartition("|") for line in rows.splitlines())
         mine = [row for row, _, name in lines if names.get(re.split("[_|]", row)[0]) == name]
         known |= parse_sacct("\n".join(mine))
     return known

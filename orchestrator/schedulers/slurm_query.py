@@ -13,10 +13,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
 
 from orchestrator.errors import SchedulerUnreachable
 from orchestrator.schedulers.base import JobInfo, JobState
+from orchestrator.schedulers.slurm_accounting import CHUNK, chunks, sacct
 from orchestrator.schedulers.slurm_arrays import elements, elements_from_sacct
 from orchestrator.schedulers.slurm_command import Answer, ask, ping, sentence, unreachable
 from orchestrator.schedulers.slurm_states import (
@@ -26,8 +26,6 @@ from orchestrator.schedulers.slurm_states import (
     parse_squeue,
 )
 
-_CHUNK = 500
-"""Jobs in one question: bounds the length of a command line and the database's work."""
 _JOB_ID = re.compile(r"[0-9]{1,20}(?:[_+][0-9]{1,20})?")
 """A damaged events file may name any text: SLURM would refuse the whole question for it."""
 _EVER = ("-Snow-365days", "-Enow+365days")
@@ -105,14 +103,14 @@ def _ids(text: str, name: str) -> list[str]:
 def _from_squeue(jobs: Mapping[str, str]) -> dict[str, JobInfo]:
     """One question, however many there are: asked for some, squeue gets all from the controller
     and leaves the others out itself."""
-    if len(jobs) > _CHUNK:
+    if len(jobs) > CHUNK:
         fields = ["-o", f"{SQUEUE_FORMAT}|%j"]
         answer = ask(["squeue", "-h", "--all", *_each(jobs), "--states=all", *fields])
         _refuse_silence(answer)
         return parse_squeue(_named(answer.out, jobs))
     if not jobs:
         return {}
-    which = next(_chunks(jobs))
+    which = next(chunks(jobs))
     # A single unknown id is an error to squeue ("Invalid job id"), among others it is not.
     answer = ask(["squeue", "-h", *_each(jobs), "--states=all", *which, "-o", SQUEUE_FORMAT])
     _refuse_silence(answer)
@@ -139,20 +137,6 @@ def _named(text: str, jobs: Mapping[str, str]) -> str:
 
 def _from_sacct(jobs: Mapping[str, str]) -> dict[str, JobInfo]:
     known: dict[str, JobInfo] = {}
-    for which in _chunks(jobs):
-        # Without --duplicates a requeued job's older starts hide, and so may the newest one.
-        argv = ["sacct", "--duplicates", "-n", "-P", "-X", f"--format={SACCT_FORMAT}"]
-        try:
-            answer = ask([*argv, *which])
-        except SchedulerUnreachable:
-            return known
-        if answer.code != 0:
-            return known
-        known |= parse_sacct(answer.out)
+    for rows in sacct(jobs, SACCT_FORMAT):
+        known |= parse_sacct(rows)
     return known
-
-
-def _chunks(jobs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    rows = iter(jobs.items())
-    while chunk := dict(islice(rows, _CHUNK)):
-        yield f"--jobs={','.join(chunk)}", f"--name={','.join(dict.fromkeys(chunk.values()))}"
