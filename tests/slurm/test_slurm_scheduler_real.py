@@ -149,7 +149,7 @@ def test_squeue_asked_for_all_jobs_says_the_same_of_each(run, tmp_path, monkeypa
     calls = []
     usual = slurm_query.ask
     monkeypatch.setattr(slurm_query, "ask", lambda argv: calls.append(argv) or usual(argv))
-    monkeypatch.setattr(slurm_query, "_CHUNK", 2)
+    monkeypatch.setattr(slurm_query, "CHUNK", 2)
     assert Slurm().query(asked) == one_by_one
     assert [info.reason for info in one_by_one[:3]] == ["BeginTime"] * 3
     asked_squeue = [argv for argv in calls if argv[0] == "squeue"]
