@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.errors import UserError
+from orchestrator.logs.line import last_state
 from orchestrator.logs.screen import plain
 from orchestrator.logs.silence import other_logs
 from orchestrator.runs.observe import Observed
@@ -45,7 +46,7 @@ def last_words(run: Observed) -> str:
 
 
 def _block(what: str, lines: Sequence[str]) -> str:
-    shown = [f"  | {_cut(plain(line))}" for line in lines[-SHOWN_LINES:]]
+    shown = [f"  | {_cut(plain(last_state(line)))}" for line in lines[-SHOWN_LINES:]]
     return "\n".join([f"last lines of {what}:", *shown]) if shown else ""
 
 

@@ -24,6 +24,7 @@ from orchestrator.runs.registry import name_of, resolve
 
 if TYPE_CHECKING:
     from orchestrator.plot.picture import Drawn
+    from orchestrator.plot.scale import Axis
 
 Names = Annotated[
     list[str],
@@ -88,7 +89,9 @@ def plot(
     if html is None and not as_json:
         _check_axis(drawn, x, layouts)
     if html is not None:
-        put(html, html_page(drawn, time.time()).encode())
+        axis = _axis("time" if _stepless(drawn) else x)
+        page = html_page(drawn, time.time(), axis=axis, log=log, only=metric or [])
+        put(html, page.encode())
     if as_json:
         emit_json(_fields(drawn, metric or [], html))
     elif html is not None:
@@ -149,16 +152,24 @@ def _check_drawn(
 
 def _check_axis(drawn: Sequence[Drawn], axis: str, layouts: Sequence[RunLayout]) -> None:
     """Of a run that reports no steps there may be samples, which lie along the time alone."""
-    curves = [curve for run in drawn for curve in run.curves.values()]
-    if axis == "step" and all(step is None for curve in curves for step in curve.steps):
+    if axis == "step" and _stepless(drawn):
         raise no_metrics(layouts)
+
+
+def _stepless(drawn: Sequence[Drawn]) -> bool:
+    curves = [curve for run in drawn for curve in run.curves.values()]
+    return all(step is None for curve in curves for step in curve.steps)
+
+
+def _axis(typed: str) -> Axis:
+    return "time" if typed == "time" else "step"
 
 
 def _print(drawn: Sequence[Drawn], axis: str, metrics: Sequence[str], *, log: bool) -> None:
     from orchestrator.plot.terminal import Look, page
 
     look = Look(shutil.get_terminal_size((80, 24)).columns, coloured(sys.stdout), _unicode())
-    emit(page(drawn, look, axis="time" if axis == "time" else "step", log=log, only=metrics))
+    emit(page(drawn, look, axis=_axis(axis), log=log, only=metrics))
 
 
 def _unicode() -> bool:

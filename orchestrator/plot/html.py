@@ -20,6 +20,7 @@ from typing import Any
 from orchestrator.plot.fields import compact
 from orchestrator.plot.panels import drawable
 from orchestrator.plot.picture import Drawn
+from orchestrator.plot.scale import Axis
 from orchestrator.resources import template
 from orchestrator.runs.words import printable
 
@@ -29,15 +30,27 @@ _NAMED = 4
 """Runs that the title names; more are counted."""
 
 
-def html_page(runs: Sequence[Drawn], now: float) -> str:
-    """`now` in epoch seconds: the page says when it was drawn."""
+def html_page(
+    runs: Sequence[Drawn],
+    now: float,
+    *,
+    axis: Axis = "step",
+    log: bool = False,
+    only: Sequence[str] = (),
+) -> str:
+    """`now` in epoch seconds: the page says when it was drawn. It opens along `axis`, with what
+    can be on a log scale if `log`; both can be changed there. `only` these quantities, where it
+    names any."""
     style = template("plot/page.css")
     script = "".join(template(f"plot/{part}.js") for part in _SCRIPT)
+    panels = drawable(run.keys for run in runs)
     data = {
         "title": title(runs),
         "subtitle": _subtitle(runs, now),
         "notes": _notes(runs),
-        "panels": [asdict(panel) for panel in drawable(run.keys for run in runs)],
+        "axis": axis,
+        "log": log,
+        "panels": [asdict(panel) for panel in panels if not only or panel.key in only],
         "runs": [compact(run) for run in runs],
     }
     return Template(template("plot/page.html")).substitute(

@@ -6,7 +6,8 @@ const PAD = { left: 62, right: 18, top: 10, bottom: 26 };
 const REACH = 14; // pixels within which a dot of the second curve belongs to the pointer
 const DENSE = 2.5; // pixels a point: closer ones are drawn as their mean, with their extremes
 const MOST_DOTS = 60; // of a second curve; more would hide the first
-const state = { axis: "step", range: null, off: new Set(), log: new Set(), loud: null };
+const state = { axis: data.axis, range: null, off: new Set(), log: new Set(), loud: null };
+if (data.log) for (const panel of data.panels) if (panel.can_log) state.log.add(panel.key);
 const cards = [];
 
 function make(tag, attributes = {}, ...inside) {

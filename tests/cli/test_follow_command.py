@@ -56,13 +56,13 @@ def test_a_completed_run_ends_with_its_result(run: FakeRun) -> None:
 
 
 def test_a_failed_run_ends_with_the_first_rank_that_failed(run: FakeRun) -> None:
-    record = {"v": 1, "exit_code": 7, "last_lines": ["Traceback", "ValueError: \x1b[2Jbad batch"]}
+    record = {"v": 1, "exit_code": 7, "last_lines": ["1%\r2%\r", "ValueError: \x1b[2Jbad batch"]}
     run.layout.exit_record(0, 0, 1).write_text(json.dumps(record))
     run.end(0, 7, message="ValueError: bad batch")
     done = piped(run)
     assert done.returncode == 1
     assert (
-        "last lines of rank 1, which failed first:\n  | Traceback\n  | ValueError: bad batch\n"
+        "last lines of rank 1, which failed first:\n  | 2%\n  | ValueError: bad batch\n"
         in done.stderr
     )
     assert "Rank 1 on node 0 (here) exited with 7: ValueError: bad batch." in done.stderr

@@ -195,6 +195,29 @@ def test_raw_is_every_byte_of_one_rank_and_never_for_a_terminal(run: FakeRun) ->
     assert terminal.end() == 2 and "a terminal would obey it" in terminal.shown
 
 
+def test_raw_is_followed_into_the_next_attempt_unless_one_is_named(tmp_path: Path) -> None:
+    run = FakeRun.create(tmp_path)
+    run.start()
+    run.log(1, "before the restart", at=1)
+    command = ptx("logs", run.layout.root, "--rank", "1", "--raw", "--follow")
+    with (
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as every,
+        subprocess.Popen([*command, "--attempt", "0"], cwd=ROOT, stdout=subprocess.PIPE) as first,
+    ):
+        assert every.stdout is not None and first.stdout is not None
+        for process in (every, first):
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"before the restart\n"
+        run.log(1, "as it ended", at=2)
+        run.log(1, "after the restart", at=3, attempt=1)
+        assert every.stdout.readline() == b"as it ended\n"
+        assert every.stdout.readline() == b"after the restart\n"
+        run.log(1, "and at the end", at=4, attempt=1)
+        run.end(0, 0)
+        assert (every.stdout.read(), every.wait(PATIENCE)) == (b"and at the end\n", 0)
+        assert (first.stdout.read(), first.wait(PATIENCE)) == (b"as it ended\n", 0)
+
+
 def test_before_the_first_line_it_says_what_the_run_does(tmp_path: Path) -> None:
     run = FakeRun.create(tmp_path)
     run.layout.scheduler_log.write_text("supervising\n")

@@ -53,6 +53,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     evil = training(MadeRun(ptx.runs, "evil-eeeeee").completed(), STEPS)
     record = json.loads(evil.layout.record.read_text())
     evil.layout.record.write_text(json.dumps(record | {"run_id": EVIL, "name": EVIL}))
+    bare = MadeRun(ptx.runs, "bare-ffffff").completed()
+    sampled(bare, range(10, 810, 5))
     found = {}
     for name, runs in {
         "one": [one.layout.run_id],
@@ -60,6 +62,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "again": ["again"],
         "long": [long.layout.run_id],
         "evil": [str(evil.layout.root), one.layout.run_id],
+        "chosen": ["again", "-m", "lr", "-m", "grad_norm", "--x", "time", "--log"],
+        "sampled": [bare.layout.run_id],
     }.items():
         found[name] = folder / f"{name}.html"
         ptx.ok("plot", *runs, "--html", str(found[name]))
@@ -207,6 +211,21 @@ def test_time_is_an_axis_too(page: Page, files: dict[str, Path]) -> None:
     assert [t for t, _ in points] == pytest.approx(seconds, abs=2)
     path = "document.querySelector('#panel-lr .line').getAttribute('d')"
     assert page.evaluate(path).count("M") == 2  # between attempts the run stood still
+
+
+def test_the_page_opens_as_it_was_asked_for(page: Page, files: dict[str, Path]) -> None:
+    opened(page, files["chosen"])
+    fields = page.evaluate("[...document.querySelectorAll('h2')].map((e) => e.textContent)")
+    assert fields == ["Learning rate", "Gradient norm"]
+    pressed = "button:not(.run)[aria-pressed=true]"
+    words = f"[...document.querySelectorAll('{pressed}')].map((e) => e.textContent)"
+    assert page.evaluate(words) == ["Time", "log", "log"]
+    assert max(ticks(page, "lr", "x")) > 900  # seconds; it made 200 steps
+
+
+def test_a_run_without_steps_is_shown_along_the_time(page: Page, files: dict[str, Path]) -> None:
+    opened(page, files["sampled"])
+    assert len(drawn(page, "gpu_util", "bare-ffffff")) > 50
 
 
 def test_restarts_and_values_that_are_not_finite_are_marked(
