@@ -51,6 +51,8 @@ class Resumption:
     damaged: tuple[Listed, ...]
     """Newer ones that lack files, and are passed over."""
     changes: tuple[Change, ...]
+    job_id: str | None
+    """The job that has ended."""
 
 
 def prepare_resumption(
@@ -87,7 +89,8 @@ def prepare_resumption(
     changes = _changes(before, plan, prepared)
     if checkpoint is None and from_step is None and not changes:
         _refuse_to_do_it_again(observed)
-    return Resumption(prepared, 1 + max(numbers, default=0), attempt, checkpoint, damaged, changes)
+    number, job_id = 1 + max(numbers, default=0), observed.state.job_id
+    return Resumption(prepared, number, attempt, checkpoint, damaged, changes, job_id)
 
 
 def resume(resumption: Resumption, environ: Mapping[str, str] = os.environ) -> str:
@@ -100,6 +103,7 @@ def resume(resumption: Resumption, environ: Mapping[str, str] = os.environ) -> s
     layout = prepared.layout
     secrets = secret_values(prepared.loaded.spec.secrets, environ)
     prepared.scheduler.check()
+    _refuse_beside_a_job(resumption)
     events = _claim(layout, resumption)
     register_run(layout)
     try:
@@ -113,6 +117,17 @@ def resume(resumption: Resumption, environ: Mapping[str, str] = os.environ) -> s
             error
         )
     return hand_over(prepared, layout, secrets, events, submission=number)
+
+
+def _refuse_beside_a_job(resumption: Resumption) -> None:
+    """Whatever the folder says: two jobs of one run would train over each other."""
+    prepared = resumption.prepared
+    job_id = prepared.scheduler.living(prepared.layout.run_id, resumption.job_id)
+    if job_id is not None:
+        raise Conflict(
+            f"{prepared.layout.run_id} has not ended: its job {job_id} is in the queue.",
+            hint=f"`scancel {job_id}` ends it without ptx; then resume the run.",
+        )
 
 
 def _claim(layout: RunLayout, resumption: Resumption) -> ClientEvents:

@@ -12,7 +12,9 @@ _TIMEOUT = 60
 _CLOCK = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
 _SILENCE = re.compile(
     r"unable to contact slurm controller|timed out|connection refused"
-    r"|communication connection failure|zero bytes were transmitted|standby mode",
+    r"|communication connection failure|zero bytes were transmitted|standby mode"
+    r"|unable to establish controller machine|could not establish a configuration source"
+    r"|munge.*(?:failed|error)|authentication (?:credential|plugin)|authentication error",
     re.IGNORECASE,
 )
 _GONE = ("down", "fail", "drained", "unknown", "boot", "power")
@@ -130,6 +132,10 @@ class Allocation:
         """To every process of all of them: `TERM`, or `KILL`, which ends the steps too."""
         for step in steps:
             ask(["scancel", f"--signal={name}", step])
+
+    def cancel(self, job_id: str) -> None:
+        """Another job of the run."""
+        ask(["scancel", job_id])
 
     def successor(self, run_id: str) -> str | None:
         """The job that was submitted in place of this one, also one that has ended; "" where there

@@ -111,6 +111,20 @@ def _was_nobodys(event: Mapping[str, Any]) -> bool:
     return event.get("class") == "node-failure"
 
 
+def newest_attempt(events: Iterable[Mapping[str, Any]]) -> int:
+    """Of those that began; 0 where none did."""
+    begun = (int(event["attempt"]) for event in events if event.get("type") == "job_started")
+    return max(begun, default=0)
+
+
+def requeued_for(events: Iterable[Mapping[str, Any]], why: str) -> bool:
+    """Whether this very start of the job is the queue's answer to that complaint."""
+    last: Mapping[str, Any] = {}
+    for last in events:  # noqa: B007 - the last one
+        pass
+    return (last.get("type"), last.get("reason")) == ("requeue", why)
+
+
 def unjudged(events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """job_started of the newest attempt, where its supervisor died before it could judge it."""
     last: Mapping[str, Any] | None = None

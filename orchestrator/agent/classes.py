@@ -45,6 +45,10 @@ class Policy(NamedTuple):
     backoff: float
     """Seconds before the first retry."""
 
+    @classmethod
+    def of(cls, restart: Mapping[str, Any]) -> Policy:
+        return cls(int(restart["max"]), restart["on"], float(restart["backoff"]))
+
 
 class Past(NamedTuple):
     """What earlier attempts left for the judgement of this one."""

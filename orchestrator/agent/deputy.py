@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from orchestrator.agent.allocation import Allocation
+from orchestrator.agent.clients import cancelled
 from orchestrator.agent.events import Events
 from orchestrator.agent.lifeline import connect
 from orchestrator.agent.place import Place
@@ -27,6 +29,7 @@ class Deputy:
 
     def __init__(self, place: Place, plan: Mapping[str, Any], events: Events) -> None:
         self._attempt = place.attempt
+        self._run_dir = Path(str(plan["run_dir"]))
         self._events = events
         self._wanted = "node-failure" in (plan.get("restart") or {}).get("on", ())
         self._lifeline = connect(os.environ, place.node_rank, int(plan.get("nodes") or 1))
@@ -47,6 +50,7 @@ class Deputy:
             return
         # Not where SLURM is ending the job: it was cancelled then, or comes back by itself.
         wanted = self._wanted and (state == "RUNNING" or _was_killed(facts))
+        wanted = wanted and not cancelled(self._run_dir)
         if not wanted or self._requeue(job) or alone_for > _INSISTS:
             self._lifeline = None
 

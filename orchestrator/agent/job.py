@@ -3,23 +3,35 @@ while that is of use, else through the queue."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestrator.agent.allocation import Allocation, time_left
-from orchestrator.agent.attempts import attempt_numbers, begin_attempt, read_events, record_end
+from orchestrator.agent.allocation import Allocation
+from orchestrator.agent.attempts import (
+    attempt_numbers,
+    begin_attempt,
+    newest_attempt,
+    read_events,
+    record_end,
+    requeued_for,
+)
 from orchestrator.agent.bad_hosts import to_avoid
 from orchestrator.agent.classes import Policy, Verdict, pause
+from orchestrator.agent.clients import cancelled, first_attempt
 from orchestrator.agent.events import Events
 from orchestrator.agent.judgement import Judge, Silence
 from orchestrator.agent.lifeline import Anchor
 from orchestrator.agent.linux import set_name
 from orchestrator.agent.place import NotStartable, read_plan
+from orchestrator.agent.placement import place, revoked
 from orchestrator.agent.queue import Queue
 from orchestrator.agent.srun import start_srun
 from orchestrator.agent.stderr import tell
@@ -30,6 +42,8 @@ _BETWEEN = 2.0
 """Seconds between two questions to SLURM."""
 _WAITED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD}
 _KILL_AGAIN = 10.0
+TRY_AGAIN = 75
+"""Exit code of a supervisor that failed (EX_TEMPFAIL): the batch script starts another."""
 _LEAVES = ("completed", "failed", "out-of-memory", "cancelled", "launch-error")
 """Classes after which, without retry, the run needs its secrets no more."""
 
@@ -41,22 +55,19 @@ class Job:
         self._run_dir = Path(plan["run_dir"])
         self._shared = bool(plan["group_shared"])
         self._restart: Mapping[str, Any] = plan["restart"]
-        self._policy = Policy(
-            int(self._restart["max"]), self._restart["on"], float(self._restart["backoff"])
-        )
+        self._policy = Policy.of(self._restart)
         self._path = self._run_dir / "events" / "job.jsonl"
         if not self._path.parent.is_dir():
             self._path.parent.mkdir(parents=True, exist_ok=True)
         self._events = Events(self._path, 0o660 if self._shared else 0o600)
         self._allocation = Allocation(os.environ)
-        self._inherited = inheritance(
-            read_events(self._path), self._allocation.job_id, self._allocation.restarts
-        )
+        own, since = self._allocation, first_attempt(self._run_dir)
+        self._inherited = inheritance(read_events(self._path), own.job_id, own.restarts, since)
         self._anchor = Anchor(self._inherited.port if self._inherited else 0)
-        self._judge = Judge(self._run_dir, self._path, self._policy, self._allocation)
-        script = plan_path.parent / "job.sbatch"
+        hears = partial(self._sleep, through_signals=True)
+        self._judge = Judge(self._run_dir, self._path, self._policy, self._allocation, hears)
         self._queue = Queue(
-            self._allocation, self._judge, self._events, script, str(plan["run_id"]), self._sleep
+            self._allocation, self._judge, self._events, self._run_dir, plan_path, self._sleep
         )
         self._retries = 0
 
@@ -77,27 +88,38 @@ class Job:
             return 1
         while True:
             chosen, short = self._choose()
-            if self._judge.ending:
-                return 1
-            if short and not self._came_from(short):
+            if (code := self._between()) is not None:
+                return code
+            if short and not requeued_for(read_events(self._path), short):
                 return self._elsewhere(short, self._allocation.facts())
             attempt = begin_attempt(self._run_dir, shared=self._shared)
             code = self._conclude(attempt, self._attempt(attempt, chosen))
             if code is not None:
                 return code
 
+    def _between(self) -> int | None:
+        """The exit code of a job that is to begin no further attempt: it was cancelled, or SLURM
+        ends it between two of them. None where it goes on."""
+        told = self._judge.told() if self._judge.ending else None
+        if not self._judge.ending and not cancelled(self._run_dir):
+            return None
+        if told in self._policy.on and not self._judge.returns:
+            newest = newest_attempt(read_events(self._path))
+            return self._queue.go_on(newest, str(told), "new-job")
+        return 1
+
     def _conclude(self, attempt: int, verdict: Verdict) -> int | None:
         """Put an attempt's end on record, and do what follows from it."""
         if max(attempt_numbers(self._run_dir / "attempts"), default=0) > attempt:
             return 1  # SLURM gave this node up, and the run goes on elsewhere
-        verdict = self._place(verdict, self._allocation.facts())
+        verdict = self._place(verdict)
         record_end(self._events, attempt, verdict)
         return self._follow(attempt, verdict.name, verdict.where if verdict.retry else None)
 
     def _follow(self, attempt: int, name: str, where: str | None) -> int | None:
         """The exit code of this job; None where the next attempt is to begin in it now."""
         if where is None:
-            self._forget_secrets(name)
+            self._forget_secrets(name, attempt)
             return 0 if name == "completed" else 1
         if self._judge.ending and where != "new-job":
             return 1  # SLURM brings it back by itself
@@ -128,9 +150,7 @@ class Job:
         self._retries = left.retries
         if left.end is not None:
             where = str(left.end.get("where")) if left.end.get("retry") else None
-            run_id = str(self._plan["run_id"])
-            if where == "new-job" and (job_id := self._allocation.successor(run_id)):
-                self._events.append("submitted", job_id=job_id)
+            if where == "new-job" and self._queue.has_gone_on():
                 return 1
             return self._follow(left.attempt, str(left.end.get("class")), where)
         sruns = living_sruns(self._allocation.number, left.attempt)
@@ -226,48 +246,24 @@ class Job:
         record_end(self._events, attempt, verdict)
         return goes_on
 
-    def _place(self, verdict: Verdict, facts: Mapping[str, str]) -> Verdict:
-        """Where the retry can really be."""
-        if not verdict.retry or (self._judge.ending and self._judge.returns):
+    def _place(self, verdict: Verdict) -> Verdict:
+        """Where the retry can really be, if anybody still wants it."""
+        judge = self._judge
+        if cancelled(self._run_dir):
+            return revoked(verdict)
+        if judge.ending and judge.returns:
             return verdict
-        if self._judge.ending:
-            return self._replaced(verdict, facts)
-        where = verdict.where
-        left = time_left(facts)
         needed = pause(self._policy, self._retries) + float(self._restart.get("warning") or 0)
-        if where == "allocation" and left is not None and left <= needed:
-            where = "requeue"
-        if where == "requeue" and facts.get("Requeue") == "0":
-            where = "new-job"
-        return verdict._replace(where=where)
-
-    def _replaced(self, verdict: Verdict, facts: Mapping[str, str]) -> Verdict:
-        """By a new job, where SLURM ends this one and does not bring it back. Not one that somebody
-        has cancelled after the warning before its time limit."""
-        left = time_left(facts)
-        if verdict.name == "time-limit" and (left is None or left > 1):
-            return verdict._replace(retry=False, counted=False, where=None)
-        return verdict._replace(where="new-job")
-
-    def _came_from(self, why: str) -> bool:
-        """Whether this very start is the answer of the queue to that complaint."""
-        events = list(read_events(self._path))
-        return bool(events) and (events[-1].get("type"), events[-1].get("reason")) == (
-            "requeue",
-            why,
-        )
+        return place(verdict, judge.facts, ending=judge.ending, needed=needed)
 
     def _elsewhere(self, why: str, facts: Mapping[str, str]) -> int:
         """Back into the queue, because these nodes will not do."""
-        attempt = max(
-            (int(e["attempt"]) for e in read_events(self._path) if e.get("type") == "job_started"),
-            default=0,
-        )
         where = "new-job" if facts.get("Requeue") == "0" else "requeue"
-        return self._queue.go_on(attempt, why, where)
+        return self._queue.go_on(newest_attempt(read_events(self._path)), why, where)
 
-    def _forget_secrets(self, name: str) -> None:
-        if name in _LEAVES:
+    def _forget_secrets(self, name: str, attempt: int) -> None:
+        """Unless somebody has started the run again meanwhile: they are the next job's then."""
+        if name in _LEAVES and first_attempt(self._run_dir) <= attempt:
             (self._run_dir / "secrets").unlink(missing_ok=True)
 
     def _sleep(self, seconds: float, *, through_signals: bool = False) -> None:
@@ -288,11 +284,17 @@ def run_job(plan_path: str, command: Sequence[str]) -> int:
     """Supervise this SLURM job; `command` is the srun of its agents. 0 when the run completed."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
     set_name("ptx-job")
+    path = Path(plan_path).absolute()
     try:
-        path = Path(plan_path).absolute()
         plan = read_plan(path)
-        os.umask(0o007 if plan["group_shared"] else 0o077)
-        return Job(path, plan, command).run()
-    except (NotStartable, OSError) as error:
+    except NotStartable as error:
         tell(str(error))
         return 1
+    os.umask(0o007 if plan["group_shared"] else 0o077)
+    try:
+        return Job(path, plan, command).run()
+    except Exception:
+        # A filesystem that fails for a minute, or a mistake of ours: the next one takes over.
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+        return TRY_AGAIN

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +15,14 @@ _AT_ONCE = 5.0
 """Seconds between SLURM's decision to preempt a job without GraceTime and its end, at most."""
 _INSISTS = 10.0
 """Seconds for which a job that is being ended asks why; it has its KillWait, 30 s by default."""
+_PATIENCE = 1800.0
+"""Seconds for which one asks that nobody has told to end: its ranks alone may have been told."""
+_SETTLES = 5.0
+"""Seconds within which SLURM says of a job that it ends it, once it has sent SIGTERM."""
+_HEARS = 0.1
+"""Seconds in which a signal is heard that came as srun ended."""
+_STRANGERS = "its processes were told to end (SIGTERM), and not by SLURM"
+_OBEDIENT = ("stopped", "terminated", "completed")
 _UNSEEN = "the supervisor of the job was killed, and srun with it"
 
 
@@ -23,14 +31,24 @@ class Silence(Exception):
 
 
 class Judge:
-    def __init__(self, run_dir: Path, events: Path, policy: Policy, allocation: Allocation) -> None:
-        """`events` is the supervisors' own file."""
+    def __init__(
+        self,
+        run_dir: Path,
+        events: Path,
+        policy: Policy,
+        allocation: Allocation,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`events` is the supervisors' own file; `sleep` hears signals."""
         self._run_dir, self._events = run_dir, events
         self._policy, self._allocation = policy, allocation
+        self._sleep = sleep
         self.ending = False
-        """SLURM is ending this job."""
+        """SLURM is ending this job, by its word or by a SIGTERM."""
         self.returns = False
         """SLURM brings it back by itself."""
+        self.facts: Mapping[str, str] = {}
+        """What SLURM said last."""
 
     def past(self) -> Past:
         return past_of(read_events(self._events))
@@ -41,10 +59,18 @@ class Judge:
 
     def judge(self, attempt: int, nodes: Sequence[str], begun: float) -> Verdict:
         """Of an attempt whose srun has ended; `begun` in seconds since the epoch."""
-        evidence = self._evidence(attempt, nodes)
+        self._sleep(_HEARS)
+        evidence, signalled = self._evidence(attempt, nodes), self.ending
         told = self.told()
         down = self._allocation.down(nodes) if told == "node-failure" else ()
         evidence = evidence._replace(told=told, down=down, seconds=time.time() - begun)
+        if told is None and not evidence.warned and _only_obeyed(evidence):
+            if not self.facts:
+                raise Silence
+            if signalled:
+                # A host that is shut down in good order tells its processes before SLURM knows.
+                verdict = judge(evidence._replace(told="node-failure"), self.past(), self._policy)
+                return verdict._replace(message=_STRANGERS, nodes_failed=[])
         return judge(evidence, self.past(), self._policy)
 
     def judge_unseen(self, attempt: int, nodes: Sequence[str], begun: float) -> Verdict:
@@ -90,7 +116,7 @@ class Judge:
 
         Also asked where no SIGTERM came: a batch host that SLURM has given up hears of nothing.
         """
-        facts = self._facts()
+        facts = self.facts = self._facts()
         self.ending = self.ending or facts.get("JobState", "RUNNING") != "RUNNING"
         if not self.ending:
             # During a partition's GraceTime nobody but the ranks has been told. SLURM brings back
@@ -111,13 +137,34 @@ class Judge:
         return "time-limit" if left is not None and left <= 1 else "cancelled"
 
     def _facts(self) -> dict[str, str]:
-        """Raises Silence where SLURM is ending the job, for what may be any reason."""
-        end = time.monotonic() + _INSISTS
-        while not (facts := self._allocation.facts()) and self.ending:
-            if time.monotonic() > end:
+        """Empty after a long silence; raises Silence after a short one where SLURM is ending the
+        job, for what may be any reason. A SIGTERM that is not SLURM's ends nothing."""
+        asked = time.monotonic()
+        told: float | None = None
+        while True:
+            facts, now = self._allocation.facts(), time.monotonic()
+            told = told or now if self.ending else None
+            if facts:
+                if told is None or self._is_ended(facts):
+                    return facts
+                if now > told + _SETTLES:
+                    self.ending = False
+                    return facts
+            elif told is not None and now > told + _INSISTS:
                 raise Silence
-            time.sleep(1)
-        return facts
+            elif now > asked + _PATIENCE:
+                return {}
+            self._sleep(1)
+
+    def _is_ended(self, facts: Mapping[str, str]) -> bool:
+        return facts.get("JobState") != "RUNNING" or self._allocation.is_requeued(facts)
+
+
+def _only_obeyed(evidence: Evidence) -> bool:
+    """Whether all nodes ended as they were told, and some not because they were done."""
+    reasons = [str(event.get("reason")) for event in evidence.ended.values()]
+    whole = len(reasons) == len(evidence.hosts)
+    return whole and set(reasons) <= set(_OBEDIENT) and set(reasons) != {"completed"}
 
 
 def _was_preempted(facts: Mapping[str, str]) -> bool:

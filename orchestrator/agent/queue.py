@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from orchestrator.agent.allocation import Allocation, is_silence
 from orchestrator.agent.bad_hosts import exclusion
+from orchestrator.agent.clients import cancelled
 from orchestrator.agent.events import Events
 from orchestrator.agent.judgement import Judge, Silence
 from orchestrator.agent.stderr import tell
@@ -34,19 +35,24 @@ class Queue:
         allocation: Allocation,
         judge: Judge,
         events: Events,
-        script: Path,
-        run_id: str,
+        run_dir: Path,
+        plan: Path,
         sleep: Sleep,
     ) -> None:
+        """A run's id, which its jobs are named by, is its folder's name."""
         self._allocation, self._judge, self._events = allocation, judge, events
-        self._script, self._run_id, self._sleep = script, run_id, sleep
-        self._cancelled = False
+        self._run_dir, self._script = run_dir, plan.parent / "job.sbatch"
+        self._sleep = sleep
+        self._known = self._cancelled = False
 
     def go_on(self, attempt: int, reason: str, where: str | None) -> int:
         """Once; the exit code of this job. Where SLURM refuses to requeue it, or is known to, a new
         job continues the run."""
+        self._known = self._judge.ending
         avoid = exclusion(self._judge.past(), self._allocation)
         refused: str | None = "its requeueing is switched off"
+        if self._is_cancelled():
+            return 1
         if where == "requeue":
             self._events.append("requeue", attempt=attempt, reason=reason)
             refused = self._until_answered(self._allocation.requeue)
@@ -61,6 +67,8 @@ class Queue:
         job_id, said = made if made is not None else ("", _SILENT)
         if job_id:
             self._events.append("submitted", job_id=job_id)
+            if cancelled(self._run_dir):  # while it was submitted: the client knew of this job
+                self._allocation.cancel(job_id)
         elif said and not self._cancelled:
             why = refused or _SILENT
             tell(f"the run cannot go on: the job is not requeued ({why}), nor a new one: {said}")
@@ -70,7 +78,7 @@ class Queue:
         """(job id, what was said) of a job in place of this one, ("", "") where none is needed;
         None where SLURM is silent. A job may have been taken though the answer to it was lost."""
         facts = self._allocation.facts()
-        successor = self._allocation.successor(self._run_id) if facts else None
+        successor = self._allocation.successor(self._run_dir.name) if facts else None
         if successor is None:
             return None
         if successor or self._allocation.is_requeued(facts):
@@ -79,19 +87,31 @@ class Queue:
         silent = is_silence(said) or not self._allocation.facts()
         return None if silent and not job_id else (job_id, said)
 
+    def has_gone_on(self) -> bool:
+        """Whether a supervisor that was killed has submitted the new job."""
+        job_id = self._allocation.successor(self._run_dir.name)
+        if job_id:
+            self._events.append("submitted", job_id=job_id)
+        return bool(job_id)
+
     def _until_answered(self, ask: Callable[[], T | None]) -> T | None:
         """None where SLURM is silent for very long, or says that the job was cancelled meanwhile.
         Its silence settles nothing, and without its word the run is lost."""
         end = time.monotonic() + _INSISTS
-        known = self._judge.ending
         while (answer := ask()) is None and time.monotonic() < end:
             self._sleep(_BETWEEN, through_signals=True)
-            if self._judge.ending and not known and self._is_cancelled():
-                self._cancelled = True
+            if self._is_cancelled():
                 return None
         return answer
 
     def _is_cancelled(self) -> bool:
+        """Since the attempt was judged, by this person or anybody else. What SLURM was ending then
+        it ends for the reason that was judged."""
+        if not self._cancelled:
+            self._cancelled = cancelled(self._run_dir) or (not self._known and self._ends())
+        return self._cancelled
+
+    def _ends(self) -> bool:
         try:
             return self._judge.told() == "cancelled"
         except Silence:

@@ -24,13 +24,16 @@ class Inheritance(NamedTuple):
 
 
 def inheritance(
-    events: Iterable[Mapping[str, Any]], job_id: str, restarts: int
+    events: Iterable[Mapping[str, Any]], job_id: str, restarts: int, since: int = 0
 ) -> Inheritance | None:
-    """From the supervisors' events; None where this start of the job had no other supervisor."""
+    """From the supervisors' events; None where this start of the job had no other supervisor.
+    Attempts before `since` are of an earlier submission: another cluster, or one that was set up
+    anew, may have given its job the same number."""
     found: Inheritance | None = None
     for event in events:
         if event.get("type") == "job_started":
-            if (event.get("job_id"), event.get("restarts")) != (job_id, restarts):
+            other = (event.get("job_id"), event.get("restarts")) != (job_id, restarts)
+            if other or int(event["attempt"]) < since:
                 found = None
                 continue
             found = Inheritance(

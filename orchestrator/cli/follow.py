@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from dataclasses import dataclass, field
 
 from orchestrator.cli.bottom_line import BottomLine
 from orchestrator.cli.errors import tell
-from orchestrator.cli.last_words import last_words, reason
+from orchestrator.cli.last_words import judged, last_words
 from orchestrator.cli.output import coloured, duration, next_commands, note, paint
 from orchestrator.cli.progress import Style, progress_bar, progress_line, rate
 from orchestrator.logs.follow import Follower
@@ -19,6 +20,7 @@ from orchestrator.logs.select import RankLog, Selection
 from orchestrator.logs.text import TextLines
 from orchestrator.logs.watch import Watch
 from orchestrator.metrics.tail import MetricsTail, Progress
+from orchestrator.runs.attempts import history
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.observe import Observed
 from orchestrator.runs.state import State
@@ -133,26 +135,33 @@ def head(run: Observed | None, now: float) -> str:
 
 
 def _tell_end(run: Observed, metrics: MetricsTail) -> int:
-    run_id, state = run.record.run_id, run.state
+    run_id, state, found = run.record.run_id, run.state, judged(run)
     completed = state.state is State.COMPLETED
-    words = f"{run_id} {state.state.value}{_took(run)}: {reason(run)}"
+    words = f"{run_id} {state.state.value}{_took(run)}: {found.sentence}"
     if completed:
         note(words.replace("completed", paint("completed", "green", stream=sys.stderr), 1))
     else:
-        if block := last_words(run):
+        if block := last_words(run, found):
             note(block)
         tell(words, None)
     _tell_result(metrics)
     note(f"files: {run.layout.root}")
-    rank = f" --rank {state.failure.rank}" if state.failure else ""
+    rank = "" if found.rank is None else f" --rank {found.rank}"
     first = f"ptx status {run_id}" if completed else f"ptx why {run_id}"
     next_commands(first, f"ptx logs {run_id}{rank}")
     return 0 if completed else 1
 
 
 def _took(run: Observed) -> str:
+    """All attempts together, what lay between them too; of several also the last one's time."""
     started, ended = run.state.started, run.state.ended
-    return "" if started is None or ended is None else f" after {duration(ended - started)}"
+    if started is None or ended is None:
+        return ""
+    first = min((attempt.started for attempt in history(run.events)), default=started)
+    whole = f" after {duration(ended - min(first, started))}"
+    several = len(run.state.attempts) > 1
+    last = f" (attempt {run.state.attempt}: {duration(ended - started)})" if several else ""
+    return whole + last
 
 
 def _tell_result(metrics: MetricsTail) -> None:
@@ -162,7 +171,9 @@ def _tell_result(metrics: MetricsTail) -> None:
         return
     steps = f" of {progress.steps}" if progress.steps else ""
     parts = [f"{progress.step}{steps} steps"]
-    if progress.loss is not None:
+    if progress.loss is not None and not math.isfinite(progress.loss):
+        parts.append("loss not finite")
+    elif progress.loss is not None:
         first = f" (first {progress.losses[0]:.4g})" if len(progress.losses) > 1 else ""
         parts.append(f"loss {progress.loss:.4g}{first}")
     if metrics.mean_tokens_per_s is not None:

@@ -20,6 +20,7 @@ from orchestrator.logs.text import JsonLines, TextLines
 from orchestrator.logs.vanished import sentence, vanished
 from orchestrator.logs.wanted import Wanted
 from orchestrator.runs.layout import RunLayout
+from orchestrator.runs.state import State
 
 _NOTHING_PRINTED = "nothing was printed"
 _NOTHING_WANTED = "no line matches"
@@ -61,11 +62,19 @@ def _show(
         for entries in wanted.last(first_error(batches) if first else batches):
             sys.stdout.write(lines.render(entries))
             nothing = nothing and not entries
-    if first:
-        next_commands(f"ptx why {layout.run_id}")
     if nothing and wanted.tail != 0:
         note("no rank printed an error" if first else _nothing(wanted))
+    if first and (not nothing or _failed(layout)):
+        next_commands(f"ptx why {layout.run_id}")
     return 0
+
+
+def _failed(layout: RunLayout) -> bool:
+    """As far as its folder tells: then there is something to explain that nobody printed."""
+    from orchestrator.runs.observe import observe_one
+
+    state = observe_one(layout, ask=False)[0].state.state
+    return state.ended and state not in (State.COMPLETED, State.CANCELLED)
 
 
 def _show_everything(readers: list[LogReader], lines: TextLines, output: Output) -> int:

@@ -140,14 +140,24 @@ def _check_drawn(
     drawn: Sequence[Drawn], metrics: Sequence[str], layouts: Sequence[RunLayout]
 ) -> None:
     """Nothing to draw is no empty picture."""
+    from orchestrator.plot.panels import NAMES, drawable
+
     there = sorted({key for run in drawn for key in run.keys})
     if not there:
         raise no_metrics(layouts, measured=False)
-    missing = [name for name in metrics if name not in there]
-    if metrics and len(missing) == len(metrics):
+    known = [panel.key for panel in drawable((run.keys for run in drawn), NAMES)]
+    if not known:
         raise NotFound(
-            f"There is no {missing[0]} in these runs.", hint=f"Known: {', '.join(there)}."
+            f"Nothing that can be drawn is in these runs, only {', '.join(there)}.",
+            hint=f"`ptx metrics {name_of(layouts[0])}` prints it.",
         )
+    missing = [name for name in dict.fromkeys(metrics) if name not in known]
+    if metrics and all(name in missing for name in metrics):
+        raise NotFound(
+            f"There is no {missing[0]} in these runs.", hint=f"Known: {', '.join(known)}."
+        )
+    for name in missing:
+        note(f"There is no {name} in these runs.")
 
 
 def _check_axis(drawn: Sequence[Drawn], axis: str, layouts: Sequence[RunLayout]) -> None:

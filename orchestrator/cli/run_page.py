@@ -9,11 +9,12 @@ from typing import Any
 
 from orchestrator.cli.attempt_table import attempt_table, goodput_words, restart_words
 from orchestrator.cli.disk import full_disk_words
-from orchestrator.cli.last_words import last_words, reason
+from orchestrator.cli.last_words import Judged, judged, last_words
 from orchestrator.cli.output import duration, labelled, paint_state, size, table, terminal_columns
 from orchestrator.cli.progress import rate
 from orchestrator.cli.run_json import run_goodput
-from orchestrator.cli.run_table import number, step
+from orchestrator.cli.run_table import loss, step
+from orchestrator.diagnose.witness import TOLD
 from orchestrator.runs.attempts import history, restarts, resumed
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.observe import Observed
@@ -27,25 +28,29 @@ _ROOMY = 72
 """Columns that a row of ranks needs with all of its log's path."""
 
 
-def run_page(run: Observed, metrics: Mapping[str, Any] | None, now: float) -> str:
-    """`metrics` is the last record of the newest attempt."""
+def run_page(
+    run: Observed, metrics: Mapping[str, Any] | None, now: float, found: Judged | None = None
+) -> str:
+    """`metrics` is the last record of the newest attempt; `found`, where it is known already, the
+    verdict on the run."""
+    found = found or judged(run)
     blocks = [
-        _head(run, metrics, now),
+        _head(run, found, metrics, now),
         attempt_table(history(run.events), resumed(run.events), now),
-        _nodes(run, now),
-        _ranks(run),
-        last_words(run),
-        _files(run),
+        _nodes(run, found, now),
+        _ranks(run, found),
+        last_words(run, found),
+        _files(run, found),
     ]
     return "\n\n".join(block for block in blocks if block)
 
 
-def _head(run: Observed, metrics: Mapping[str, Any] | None, now: float) -> str:
+def _head(run: Observed, found: Judged, metrics: Mapping[str, Any] | None, now: float) -> str:
     record, state = run.record, run.state
     job = f", job {state.job_id}" if state.job_id else ""
     lines = [
         ("run", f"{record.run_id}  {paint_state(state.state.value)}"),
-        ("", reason(run) if state.words != state.state.value else ""),
+        ("", found.sentence if state.words != state.state.value else ""),
         ("spec", printable(record.spec_path)),
         ("on", f"{record.scheduler}{job}, {record.launcher}"),
         ("size", _size(record.nodes, record.procs_per_node)),
@@ -88,7 +93,8 @@ def _times(run: Observed, now: float) -> str:
 
 
 def _progress(metrics: Mapping[str, Any], now: float) -> str:
-    parts = [f"step {step(metrics)}", f"loss {number(metrics.get('loss'))}"]
+    told = loss(metrics)
+    parts = [f"step {step(metrics)}", f"loss {'not finite' if told == 'nan' else told}"]
     if isinstance(metrics.get("tokens_per_s"), int | float):
         parts.append(f"{rate(metrics['tokens_per_s'])} tokens/s")
     if isinstance(metrics.get("t"), int | float):
@@ -96,12 +102,17 @@ def _progress(metrics: Mapping[str, Any], now: float) -> str:
     return "  ".join(parts)
 
 
-def _nodes(run: Observed, now: float) -> str:
+def _nodes(run: Observed, found: Judged, now: float) -> str:
     nodes = run.state.nodes
     if not nodes:
         return ""
-    # Those in trouble first: on a thousand nodes they are what one looks for.
-    nodes = tuple(sorted(nodes, key=lambda node: (node.reason in ("", "completed"), node.node)))
+    # Who began it and those in trouble first: on a thousand nodes they are what one looks for.
+    nodes = tuple(
+        sorted(
+            nodes,
+            key=lambda one: (one.node != found.node, one.reason in ("", "completed"), one.node),
+        )
+    )
     rows = [_node_row(run, node, now) for node in nodes[:SHOWN_NODES]]
     text = table(("NODE", "HOST", "STATE", "TIME", "RANKS"), rows, state_column=2)
     more = len(nodes) - SHOWN_NODES
@@ -123,8 +134,9 @@ def _node_row(run: Observed, node: NodeState, now: float) -> tuple[str, ...]:
     )
 
 
-def _ranks(run: Observed) -> str:
-    """Failed ranks first, then the lowest ones, up to a screenful."""
+def _ranks(run: Observed, found: Judged) -> str:
+    """Who began it first, then failed ranks, those that were told to end and the lowest ones, up
+    to a screenful."""
     state, attempt = run.state, run.state.attempt
     if attempt is None:
         return ""
@@ -132,11 +144,13 @@ def _ranks(run: Observed) -> str:
     known = [
         (node.node, rank)
         for number, node in enumerate(state.nodes)
-        for rank in _ranks_of(run.layout, attempt, node, look=number < SHOWN_NODES)
+        for rank in _ranks_of(
+            run.layout, attempt, node, look=number < SHOWN_NODES or node.node == found.node
+        )
     ]
     if not known:
         return ""
-    known.sort(key=lambda item: (codes.get(item[1], 0) == 0, item[1]))
+    known.sort(key=lambda item: (item[1] != found.rank, *_trouble(codes.get(item[1], 0)), item[1]))
     columns = terminal_columns()
     narrow = columns is not None and columns < _ROOMY
     rows = []
@@ -153,6 +167,11 @@ def _ranks(run: Observed) -> str:
     return f"{text}\n… and {more} more ranks" if more > 0 else text
 
 
+def _trouble(code: int) -> tuple[bool, bool]:
+    """Sorts those that failed by themselves before those that were told to end."""
+    return code == 0, code in TOLD
+
+
 def _written(log: Path) -> str:
     try:
         return size(log.stat().st_size)
@@ -167,13 +186,13 @@ def _ranks_of(layout: RunLayout, attempt: int, node: NodeState, *, look: bool) -
     return {*node.ranks, *(int(number) for number in numbers if number.isdecimal())}
 
 
-def _files(run: Observed) -> str:
+def _files(run: Observed, found: Judged) -> str:
     layout, attempt = run.layout, run.state.attempt
     lines = [("folder", str(layout.root))]
     if layout.scheduler_log.exists():
         lines.append(("log", str(layout.scheduler_log)))
     if attempt is not None and run.state.nodes:
-        node = run.state.failure.node if run.state.failure else run.state.nodes[0].node
+        node = run.state.nodes[0].node if found.node is None else found.node
         launcher_log = layout.node(attempt, node) / "launcher.log"
         if launcher_log.exists():
             lines.append(("", str(launcher_log)))

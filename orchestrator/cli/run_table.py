@@ -45,7 +45,7 @@ def _row(run: Mapping[str, Any], now: float) -> tuple[str, ...]:
         run["launcher"],
         f"{run['nodes']}x{run['procs_per_node']}",
         step(metrics),
-        number(metrics.get("loss")),
+        loss(metrics),
         run["reason"],
     )
 
@@ -56,6 +56,12 @@ def step(metrics: Mapping[str, Any]) -> str:
     if not isinstance(done, int):
         return "-"
     return f"{done}/{steps}" if isinstance(steps, int) else str(done)
+
+
+def loss(metrics: Mapping[str, Any]) -> str:
+    """`nan` where the report has one that is not finite: JSON, which has no NaN, says null."""
+    known = metrics.get("loss")
+    return "nan" if known is None and "loss" in metrics else number(known)
 
 
 def number(value: object) -> str:

@@ -20,6 +20,7 @@ from orchestrator.runs.registry import name_of, resolve
 from orchestrator.runs.state import State
 
 if TYPE_CHECKING:  # the table needs none of it
+    from orchestrator.cli.last_words import Judged
     from orchestrator.runs.observe import Observed, Observer
 
 WATCH_SECONDS = "30s"
@@ -131,6 +132,7 @@ def _table(root: Path | None, choice: Choice, pause: float | None, *, as_json: b
 
 
 def _page(layout: RunLayout, pause: float | None, *, as_json: bool) -> None:
+    from orchestrator.cli.last_words import judged
     from orchestrator.cli.run_json import run_details
     from orchestrator.runs.observe import Observer
 
@@ -141,8 +143,9 @@ def _page(layout: RunLayout, pause: float | None, *, as_json: bool) -> None:
         if as_json:
             emit_json(run_details(run))
             return
-        emit(_run_page(run))
-        next_commands(*_what_now(run))
+        found = judged(run)
+        emit(_run_page(run, found))
+        next_commands(*_what_now(run, found))
     elif as_json:
         while not (run := observer.look()[0]).state.final:
             emit_json(run_details(run))
@@ -153,11 +156,11 @@ def _page(layout: RunLayout, pause: float | None, *, as_json: bool) -> None:
         watching.watch(lambda: _picture(observer), pause)
 
 
-def _run_page(run: Observed) -> str:
+def _run_page(run: Observed, found: Judged | None = None) -> str:
     from orchestrator.cli.run_json import run_details
     from orchestrator.cli.run_page import run_page
 
-    return run_page(run, run_details(run)["metrics"], time.time())
+    return run_page(run, run_details(run)["metrics"], time.time(), found)
 
 
 def _picture(observer: Observer) -> tuple[str, bool]:
@@ -171,8 +174,8 @@ def _tell_troubles(troubles: tuple[str, ...]) -> None:
         note(f"warning: {trouble}")
 
 
-def _what_now(run: Observed) -> list[str]:
-    return [*_where_to_look(run), *_how_to_go_on(run)]
+def _what_now(run: Observed, found: Judged) -> list[str]:
+    return [*_where_to_look(run, found), *_how_to_go_on(run)]
 
 
 def _how_to_go_on(run: Observed) -> list[str]:
@@ -190,10 +193,10 @@ def _has_saved(run: Observed) -> bool:
         return False
 
 
-def _where_to_look(run: Observed) -> list[str]:
+def _where_to_look(run: Observed, found: Judged) -> list[str]:
     run_id, state = name_of(run.layout), run.state
-    if state.failure is not None and state.state.ended:
-        return [f"ptx logs {run_id} --rank {state.failure.rank} --tail 50"]
+    if found.rank is not None and state.state.ended:
+        return [f"ptx logs {run_id} --rank {found.rank} --tail 50"]
     if state.state is State.RUNNING:
         return [f"ptx logs {run_id} --follow", f"ptx cancel {run_id}"]
     if state.state in (State.PENDING, State.SUBMITTING):

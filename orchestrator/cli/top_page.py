@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ from orchestrator.cli.progress import rate
 from orchestrator.cli.wrapping import wrapped
 from orchestrator.metrics.board import GpuRow, NodeRow, RankRow, Snapshot
 from orchestrator.metrics.lines import number
+from orchestrator.runs.attempts import history
 from orchestrator.runs.words import clause, printable
 
 PAGE_ROWS = 24
@@ -74,9 +76,7 @@ def end_lines(seen: Snapshot, room: Room) -> str:
 def _head(seen: Snapshot, columns: int | None) -> list[tuple[str, str]]:
     run, progress = seen.run, seen.progress
     state = run.state.state.value
-    since = run.state.started or run.record.created
-    age = duration((run.state.ended or seen.at) - since)
-    attempt = f"attempt {run.state.attempt}" if run.state.attempt else ""
+    age, attempt = _ages(seen)
     size = f"{len(seen.nodes):,} of {_many(run.record.nodes, 'node')}"
     size += f", {_many(run.record.world_size, 'rank')}"
     first = _fitting([run.record.run_id, state, age, attempt, size], columns)
@@ -91,7 +91,8 @@ def _head(seen: Snapshot, columns: int | None) -> list[tuple[str, str]]:
     elif speed is not None:
         parts.append(f"{rate(speed)} samples/s")
     if progress.loss is not None:
-        parts.append(f"loss {progress.loss:.4g}")
+        known = math.isfinite(progress.loss)
+        parts.append(f"loss {progress.loss:.4g}" if known else "loss not finite")
     eta = None if run.state.state.ended else progress.eta(seen.at)
     if eta is not None:
         parts.append(f"ETA {duration(eta)}")
@@ -102,6 +103,21 @@ def _head(seen: Snapshot, columns: int | None) -> list[tuple[str, str]]:
         parts.append(f"waits for data {min(1.0, wait / step):.0%}")
     second = _fitting(parts, columns) or run.state.reason
     return [(printable(first), "bold"), (printable(second), "")]
+
+
+def _ages(seen: Snapshot) -> tuple[str, str]:
+    """For how long the run has been at it, what lay between attempts too; and, of several, the
+    newest one's number and time."""
+    run, state = seen.run, seen.run.state
+    end = state.ended or seen.at
+    if state.started is None:
+        attempt = f"attempt {state.attempt}" if state.attempt else ""
+        return duration(end - run.record.created), attempt
+    first = min((one.started for one in history(run.events)), default=state.started)
+    whole = duration(end - min(first, state.started))
+    if not state.attempt:
+        return whole, ""
+    return whole, f"attempt {state.attempt}: {duration(end - state.started)}"
 
 
 def _fitting(parts: Sequence[str], columns: int | None) -> str:

@@ -57,7 +57,9 @@ def _evidence(evidence: tuple[Evidence, ...]) -> list[tuple[str, str]]:
     rows = []
     for number, one in enumerate(evidence):
         where = f"{one.path}:{one.line}" if one.line is not None else f"{one.path} (near its end)"
-        rows.append(("evidence" if number == 0 else "", f"{where}\n{_cut(plain(one.text))}"))
+        rows.append(
+            ("evidence" if number == 0 else "", f"{where}\n{_cut(plain(one.text))}".rstrip("\n"))
+        )
     return rows
 
 

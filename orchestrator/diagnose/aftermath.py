@@ -22,6 +22,14 @@ _PROGRESS = re.compile(
 )
 
 
+_NUMBER = re.compile(r"[-+]?\d[\d.,:/]*(?:e[-+]?\d+)?")
+_WORD = re.compile(r"[A-Za-z][\w/.@]+")
+_LOGGED = re.compile(r"\b(?:INFO|DEBUG)\b")
+_MOST_WORDS = 2
+"""Words that name a number; what has more is a sentence."""
+_REASON = re.compile(r"(?i)fail|abort|stop|exit|invalid|diverg|exceed|kill|\bnan\b")
+
+
 @dataclass(frozen=True)
 class Survived:
     """An exception that a rank outlived."""
@@ -42,7 +50,7 @@ def survived(tail: Tail, exception: str, code: int | None, ended: float) -> Surv
     if index is None and not tail.offset:
         return None
     after = range(0 if index is None else index + 1, len(tail.lines))
-    begun = _moment(tail, after.start if index is None else index)
+    begun = moment(tail, after.start if index is None else index)
     if begun is None:
         return None
     moments = [t for t in _progress(tail, after) if t > begun]
@@ -50,7 +58,7 @@ def survived(tail: Tail, exception: str, code: int | None, ended: float) -> Surv
         later = len(moments) > 1 or any(t > begun + _APART for t in moments)
         went_on = later or ended - begun > LAST_WORDS
     else:  # what was printed at once, at the very end, may have lain in a buffer
-        last = max((t for i in after if (t := _moment(tail, i)) is not None), default=begun)
+        last = max((t for i in after if (t := moment(tail, i)) is not None), default=begun)
         went_on = any(begun + _APART < t < last - _APART for t in moments)
     if not went_on:
         return None
@@ -59,15 +67,23 @@ def survived(tail: Tail, exception: str, code: int | None, ended: float) -> Surv
     return Survived(index, text, spoken, max(0.0, ended - begun))
 
 
+def is_progress(line: str) -> bool:
+    """Whether a line reports progress and nothing else: names with their numbers."""
+    if not _PROGRESS.search(line) or _REASON.search(line):
+        return False
+    *named, unit = (len(_WORD.findall(part)) for part in _NUMBER.split(_LOGGED.sub("", line)))
+    return unit <= 1 and max(named, default=0) <= _MOST_WORDS
+
+
 def _progress(tail: Tail, after: range) -> Iterator[float]:
     """When it reported progress."""
     for index in after:
-        if _PROGRESS.search(tail.lines[index]) and (t := _moment(tail, index)) is not None:
+        if _PROGRESS.search(tail.lines[index]) and (t := moment(tail, index)) is not None:
             yield t
 
 
-def _moment(tail: Tail, index: int) -> float | None:
-    """When a line was printed, in epoch seconds."""
+def moment(tail: Tail, index: int) -> float | None:
+    """When a line was printed, in epoch seconds; None where nobody knows."""
     stamp = tail.times[index] if index < len(tail.times) else ""
     try:
         return datetime.fromisoformat(stamp).timestamp()

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
-from orchestrator.diagnose.aftermath import LAST_WORDS
+from orchestrator.agent.exit_record import unmargined
+from orchestrator.diagnose.aftermath import LAST_WORDS, is_progress
 from orchestrator.diagnose.match import Match
 from orchestrator.diagnose.root import Case, Root
 from orchestrator.diagnose.stacks import main_stack, own_frame
 from orchestrator.diagnose.tail import Tail
 from orchestrator.diagnose.verdict import Evidence, First, Others
-from orchestrator.diagnose.witness import Witness
+from orchestrator.diagnose.witness import TOLD, Witness
 from orchestrator.logs.line import stamp_of
 
 _FRAME = re.compile(r'^ +File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in .*)?$')
 _MESSAGE = 300
+_CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT)
 _LIBRARY = re.compile(r"/(?:site|dist)-packages/|/lib/python3\.\d+/|^<")
 
 
 def evidence_of(case: Case, root: Root, speaker: Witness) -> tuple[Evidence, ...]:
     """What the speaker said, where in the person's code, and where the root itself stood."""
-    rows = [*_said(case, speaker), *_own_code(speaker)]
+    rows = (_stack(case, speaker) if _crashed(speaker) else []) or _said(case, speaker)
+    rows += _own_code(speaker)
     if root.first is not speaker:
         rows += _stack(case, root.first) or _said(case, root.first)
     return tuple(rows)
@@ -33,12 +38,18 @@ def line_of(case: Case, tail: Tail, match: Match) -> Evidence:
     return Evidence(path, tail.number(match.line or 0), match.text)
 
 
-def others_of(found: Sequence[Witness], root: Root) -> tuple[Others, ...]:
-    """The other failed ranks by what became of them, the largest group first."""
+def others_of(
+    found: Sequence[Witness], root: Root, unread: Mapping[int, int]
+) -> tuple[Others, ...]:
+    """The other failed ranks by what became of them, the largest group first; of `unread` ones
+    only the codes are known."""
     groups: dict[str, list[int]] = {}
     for one in found:
         if one.rank != root.first.rank:
             groups.setdefault(_became(one, root), []).append(one.rank)
+    for rank, code in unread.items():
+        if rank != root.first.rank:
+            groups.setdefault("told to end" if code in TOLD else "not looked at", []).append(rank)
     rows = [Others(what, tuple(sorted(ranks))) for what, ranks in groups.items()]
     return tuple(sorted(rows, key=lambda row: (-len(row.ranks), row.what)))
 
@@ -80,9 +91,10 @@ def unexplained(witness: Witness) -> str:
     spoken = [i for i, line in enumerate(tail.lines) if line.strip()] if tail else []
     if tail is None or not spoken or witness.exception or witness.signal is not None:
         return ""
-    if not tail.times[spoken[-1]] or tail.times[spoken[-1]] >= stamp_of(witness.ended - LAST_WORDS):
-        return ""
-    said = _short(tail.lines[spoken[-1]])
+    said, when = _short(tail.lines[spoken[-1]]), tail.times[spoken[-1]]
+    if not when or when >= stamp_of(witness.ended - LAST_WORDS):
+        told = f"and printed nothing that explains it; its last line is: {said}"
+        return told if is_progress(tail.lines[spoken[-1]]) else ""
     return f"and printed nothing in its last {LAST_WORDS:.0f} s; the line before that is: {said}"
 
 
@@ -98,6 +110,12 @@ def _became(witness: Witness, root: Root) -> str:
         return witness.match.rule.id
     same = root.first.exception and witness.exception == root.first.exception
     return "the same" if same else "failed too"
+
+
+def _crashed(witness: Witness) -> bool:
+    """By a signal at which faulthandler prints where it was, and without a word of its own."""
+    silent = witness.match is None or witness.match.line is None
+    return witness.signal in _CRASHES and silent and not witness.exception
 
 
 def _said(case: Case, witness: Witness) -> list[Evidence]:
@@ -120,6 +138,9 @@ def _index(witness: Witness, tail: Tail) -> int | None:
     first = witness.exception.split("\n", 1)[0]
     with_text = [i for i, line in enumerate(tail.lines) if line.strip()]
     named = [i for i in with_text if first and tail.lines[i].startswith(first)]
+    last = tail.last_exception() if first and not named else None
+    if last is not None and first.startswith(unmargined(tail.lines[last])):
+        return last  # a group, whose first exception the record names as well
     return (named or with_text or [None])[-1]  # type: ignore[list-item]
 
 
@@ -135,11 +156,16 @@ def _own_code(witness: Witness) -> list[Evidence]:
 
 
 def _frames(tail: Tail) -> Iterator[tuple[re.Match[str], str]]:
-    start = tail.chain()
-    for index in range(start if start is not None else len(tail.lines), len(tail.lines)):
-        found = _FRAME.match(tail.lines[index])
+    """With the line of code below each, where the traceback has it: the script may be gone."""
+    lines = [unmargined(line) for line in tail.traceback()]
+    for line, below in pairwise([*lines, ""]):
+        found = _FRAME.match(line)
         if found and not _LIBRARY.search(found["file"]):
-            yield found, tail.lines[index + 1] if index + 1 < len(tail.lines) else ""
+            yield found, below if _indent(below) > _indent(line) else ""
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _stack(case: Case, witness: Witness) -> list[Evidence]:

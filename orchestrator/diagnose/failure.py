@@ -18,7 +18,7 @@ from orchestrator.diagnose.root import Case, Root, find_root
 from orchestrator.diagnose.rules import Rule
 from orchestrator.diagnose.tail import Tail, read_tail
 from orchestrator.diagnose.verdict import First, Stand, Verdict
-from orchestrator.diagnose.witness import Witness, witnesses
+from orchestrator.diagnose.witness import Witness, not_read, witnesses
 from orchestrator.runs.observe import Observed
 from orchestrator.runs.state import RunState, State
 from orchestrator.runs.words import exit_words, is_launch_reason, sentence
@@ -56,7 +56,8 @@ def _by_rank(
     if match is None and _is_hearsay(run, state) and unexplained(root.first):
         named = State.FAILED.value
     first = first_of(root.first)
-    cause = match.cause if match else ""
+    unread = not_read(state.nodes, found)
+    cause = _limited(match, len(found), len(unread)) if match else ""
     evidence = evidence_of(case, root, speaker)
     if elsewhere is not None:
         evidence = (line_of(case, *elsewhere), *evidence)
@@ -71,15 +72,26 @@ def _by_rank(
         sentence(cause) if cause else "",
         match.rule.next if match else "",
         evidence,
-        others_of(found, root),
+        others_of(found, root, unread),
         unsure=root.unsure,
         stands=_stands(case, root, speaker),
     )
 
 
+def _limited(match: Match, read: int, unread: int) -> str:
+    """The cause, with how few ranks were asked where one of the others may know better."""
+    if not unread or not match.rule.of_another:
+        return match.cause
+    known = match.cause.removesuffix(", and no rank says why")
+    return f"{known}; of {read + unread:,} failed ranks {read:,} were looked at"
+
+
 def _told(root: Root, cause: str, first: First) -> str:
     """`rank 3 on node 1 exited with 1: CUDA ...`; a rank that said nothing of its end is not given
     words that it said long before."""
+    if root.first.ending:
+        said = (f"{first.exception}: {cause}" if cause else first.message).rstrip(".")
+        return f"{_who(root.first)} raised {said}, and was still ending when it was told to end"
     quiet = "" if cause or root.heard not in (None, root.first) else unexplained(root.first)
     if quiet:
         return f"{_blame(root)} {quiet}"
@@ -98,13 +110,16 @@ def _class_of(state: RunState) -> str:
 
 
 def _blame(root: Root) -> str:
-    first = root.first
-    where = f" on node {first.node}" if first.node is not None else ""
-    where += f" ({first.host})" if first.host else ""
-    if root.heard is not None and root.heard is not first:
+    if root.heard is not None and root.heard is not root.first:
         also = f", or one of {len(root.unsure)} more" if root.unsure else ""
-        return f"rank {first.rank}{where}{also}"
-    return f"rank {first.rank}{where} {exit_words(first.code)}"
+        return f"{_who(root.first)}{also}"
+    return f"{_who(root.first)} {exit_words(root.first.code)}"
+
+
+def _who(witness: Witness) -> str:
+    where = f" on node {witness.node}" if witness.node is not None else ""
+    where += f" ({witness.host})" if witness.host else ""
+    return f"rank {witness.rank}{where}"
 
 
 def _by_scheduler(state: RunState, rules: Iterable[Rule]) -> Match | None:

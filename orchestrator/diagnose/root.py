@@ -8,15 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from orchestrator.diagnose.match import Ending, explain
+from orchestrator.diagnose.raised import MOST_LOGS, first_to_raise
 from orchestrator.diagnose.recorder import Last, behind, recorded
 from orchestrator.diagnose.rules import Rule
 from orchestrator.diagnose.stacks import collective_call, place, stopped_ranks
 from orchestrator.diagnose.witness import TOLD, Witness, with_log
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.state import NodeState
-
-MOST_LOGS = 32
-"""Logs that are looked into before the search for a better root ends."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +90,12 @@ def find_root(case: Case, found: Sequence[Witness]) -> Root | None:
     if not looked:
         return None
     first = looked[0]
-    if first.match is None or not first.match.rule.of_another:
+    if first.match is None or first.told_to_end or not first.match.rule.echo:
         return Root(first)
-    return _waited_for(case, first, looked)
+    raised = first_to_raise(looked, first, case.with_log)
+    if raised is not None:
+        return Root(raised)
+    return _waited_for(case, first, looked) if first.match.rule.of_another else Root(first)
 
 
 def _waited_for(case: Case, heard: Witness, found: Sequence[Witness]) -> Root:

@@ -11,6 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from orchestrator.agent.exit_record import (
+    exception_line,
+    group_parts,
+    is_group,
+    traceback_headers,
+    unmargined,
+)
 from orchestrator.errors import UserError
 from orchestrator.logs.discovery import parts
 from orchestrator.logs.line import last_state, parse
@@ -25,10 +32,6 @@ _COUNTED_BYTES = 256 * 1024 * 1024
 _CHUNK = 1 << 20
 # torch's excepthook, torchrun's and accelerate's redirections put these before a line.
 _PREFIX = re.compile(r"^(?:\[(?:rank|default)\d+\]:[ ]?|\[\w+\]:\[rank\d+\]:[ ]?)+")
-_HEADER = re.compile(
-    r"^(?:.*(?:%\||it/s|s/it).*|(?:\s*[+|] ?)*\s*)(?:Exception Group )?"
-    r"Traceback \(most recent call last\):$"
-)
 _CHAINED = (
     "The above exception was the direct cause of the following exception:",
     "During handling of the above exception, another exception occurred:",
@@ -54,7 +57,7 @@ class Tail:
 
     def chain(self) -> int | None:
         """Where the last traceback begins, with those it came from; None where there is none."""
-        headers = [i for i, line in enumerate(self.lines) if _HEADER.match(line)]
+        headers = traceback_headers(self.lines)
         if not headers:
             return None
         start = headers.pop()
@@ -67,15 +70,32 @@ class Tail:
         start = self.chain()
         if start is None or not any(line in _CHAINED for line in self.lines[start:]):
             return ""
-        rest = self.lines[start + 1 :]
-        return next((line for line in rest if line[:1] not in ("", " ", "\t")), "")
+        index = self._exception_of(start)
+        return "" if index is None else unmargined(self.lines[index])
 
     def last_exception(self) -> int | None:
         """Which line says what the last traceback ended in."""
-        headers = [i for i, line in enumerate(self.lines) if _HEADER.match(line)]
-        if not headers:
-            return None
-        rest = range(headers[-1] + 1, len(self.lines))
+        headers = traceback_headers(self.lines)
+        return self._exception_of(headers[-1]) if headers else None
+
+    def traceback(self) -> tuple[str, ...]:
+        """The lines of the last traceback and all after it, with those it came from; of a group's
+        no more than its first exception."""
+        start = self.chain()
+        if start is None:
+            return ()
+        header = traceback_headers(self.lines)[-1]
+        if not is_group(self.lines[header]):
+            return self.lines[start:]
+        own, first = group_parts(self.lines[header + 1 :])
+        return (*self.lines[start : header + 1], *own, *first)
+
+    def _exception_of(self, header: int) -> int | None:
+        below = header + 1
+        if is_group(self.lines[header]):
+            index = exception_line(group_parts(self.lines[below:])[0])
+            return None if index is None else below + index
+        rest = range(below, len(self.lines))
         return next((i for i in rest if self.lines[i][:1] not in ("", " ", "\t")), None)
 
     def number(self, index: int) -> int | None:

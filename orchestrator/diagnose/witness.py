@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
 import signal
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,13 +21,16 @@ from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.records import ExitRecord, read_exit
 from orchestrator.runs.state import NodeState
 
-MOST_RECORDS = 256
+MOST_RECORDS = 2048
 """Exit records that are read: on a shared filesystem each costs a round trip."""
+_READERS = 16
+"""Records that are read at the same time."""
 TOLD = (-signal.SIGTERM, 128 + signal.SIGTERM)
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 _LATE_KILL = 1.5
 """Seconds after another rank's failure at which a SIGKILL is the launcher's or the agent's."""
 _SAID_ON_EXIT = 20
+_GROUP = re.compile(r"(\(\d+ sub-exceptions?\)): ")
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,8 @@ class Witness:
     """Others of its node had failed well before."""
     survived: Survived | None = None
     """The exception in its record, where its log shows that it went on after it."""
+    ending: bool = False
+    """Its exception had ended it when it was told to: the signal says nothing."""
 
     @property
     def signal(self) -> int | None:
@@ -76,7 +84,7 @@ class Witness:
     @property
     def told_to_end(self) -> bool:
         """By its launcher, its agent or the scheduler; not by what it did itself."""
-        return self.code in TOLD or (self.code in _KILLED and self.late)
+        return not self.ending and (self.code in TOLD or (self.code in _KILLED and self.late))
 
     @property
     def order(self) -> tuple[int, float, int]:
@@ -97,9 +105,9 @@ def witnesses(
 ) -> list[Witness]:
     """Every failed rank of an attempt, up to MOST_RECORDS of them, the likeliest root first."""
     rules = tuple(rules)
-    found = [
-        _witness(layout, attempt, node, rank) for node, rank in _failed(layout, attempt, nodes)
-    ]
+    rows = _failed(layout, attempt, nodes)
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = list(pool.map(lambda row: _witness(layout, attempt, *row), rows))
     firsts: dict[int | None, float] = {}
     for one in found:
         if one.code not in (*TOLD, *_KILLED):
@@ -114,6 +122,13 @@ def witnesses(
         for one in found
     ]
     return sorted((judged(one, rules) for one in late), key=lambda one: one.order)
+
+
+def not_read(nodes: Iterable[NodeState], found: Iterable[Witness]) -> dict[int, int]:
+    """The failed ranks whose records were too many to be looked at, with their codes."""
+    read = {one.rank for one in found}
+    codes = {rank: code for node in nodes for rank, code in node.ranks.items()}
+    return {rank: code for rank, code in codes.items() if code and rank not in read}
 
 
 def _full_nodes(layout: RunLayout, found: Iterable[Witness]) -> set[int | None]:
@@ -164,13 +179,14 @@ def _ending(witness: Witness) -> Ending:
         said = tuple(unprefixed(plain(line)) for line in lines[-_SAID_ON_EXIT:])
         chain = Tail(Path(), said).chain()
     # gloo's threads abort now and then in the exit that an exception has led to (torch 2.13).
-    on_the_way_out = bool(witness.exception) and witness.signal == signal.SIGABRT
+    aborted = bool(witness.exception) and witness.signal == signal.SIGABRT
     return Ending(
-        signal=None if on_the_way_out else witness.signal,
-        exit_code=witness.code,
+        signal=None if aborted or witness.ending else witness.signal,
+        exit_code=None if witness.ending else witness.code,
         ended=witness.node_reason,
         memory_full=witness.memory_full,
-        exception=witness.exception,
+        # Rules ask for a line that begins with a type: that of what is in a group is one.
+        exception=_GROUP.sub(r"\1:\n", witness.exception),
         said=said,
         # A traceback that the rank survived says nothing about how it ended.
         chain=chain if witness.exception else None,
@@ -190,18 +206,17 @@ def _witness(layout: RunLayout, attempt: int, node: NodeState, rank: int) -> Wit
 def _failed(
     layout: RunLayout, attempt: int, nodes: Sequence[NodeState]
 ) -> list[tuple[NodeState, int]]:
-    """Those that their agents named first, in the order of time, then the others."""
-    named = sorted(
-        (node for node in nodes if node.failure is not None),
-        key=lambda node: node.failure.t if node.failure else 0.0,
-    )
-    rows = [(node, node.failure.rank) for node in named if node.failure]
+    """Those that their agents named first, in the order of time; then the others, node by node in
+    that order, those that were told to end last."""
+    order = sorted(nodes, key=lambda node: node.failure.t if node.failure else math.inf)
+    rows = [(node, node.failure.rank) for node in order if node.failure]
     own = {rank for _, rank in rows}
-    for node in nodes:
+    told: list[tuple[NodeState, int]] = []
+    for node in order:
         codes = node.ranks or _codes_on_disk(layout, attempt, node)
-        failed = sorted(codes, key=lambda rank: (codes[rank] in TOLD, rank))
-        rows += [(node, rank) for rank in failed if codes[rank] and rank not in own]
-    return rows[:MOST_RECORDS]
+        for rank in sorted(rank for rank, code in codes.items() if code and rank not in own):
+            (told if codes[rank] in TOLD else rows).append((node, rank))
+    return [*rows, *told][:MOST_RECORDS]
 
 
 def _codes_on_disk(layout: RunLayout, attempt: int, node: NodeState) -> dict[int, int]:

@@ -67,7 +67,7 @@ _FIELD = re.compile(
 )
 _WARNING = re.compile(r"(?:^|[\s:])[A-Za-z_.]*Warning:")
 _HEADER = re.compile(
-    r"^(?:.*(?:%\||it/s|s/it).*|(?:\s*[+|] ?)*\s*)(?:Exception Group )?"
+    r"^(?:.*(?:%\||it/s|s/it).*|\s*(?:[+|]\s*)*)(?:Exception Group )?"
     r"Traceback \(most recent call last\):$"
 )
 _CHAINED = (
@@ -79,6 +79,18 @@ _EXCEPTION = re.compile(
     r"|^(?:Fatal Python error|terminate called|Segmentation fault|Bus error|Aborted)\b"
     r"|^(?:srun|slurmstepd|sbatch|bash)[^:]*: error:"
     r"|^\S+\.(?:py|cpp|cc|cu|h):\d+: (?:fatal )?error:"
+)
+# What faulthandler prints of a crash: blocks with blank lines between.
+_FATAL = "Fatal Python error:"
+_DUMP = re.compile(
+    r"\s|$|(?:Current thread|Thread) 0x|Current thread's C stack|Python runtime state:"
+    r"|Extension modules:"
+)
+# `error: 0.31` that ends there, or where another column begins, is a metric.
+_COLUMN = re.compile(
+    r":[ ]*[-+]?(?:[\d.]+(?:e[-+]?\d+)?|nan|inf)[ ]*%?[ ]*"
+    r"(?:$|[|)\]}]|(?:[,;-][ ]*|(?<=[ ]))[A-Za-z_][\w/@.-]*[ ]*[:= ][ ]*[-+]?[\d.])",
+    re.IGNORECASE,
 )
 _TELLING = re.compile(
     rf"{_ANY}|warning|error|exception|interrupt|group|fault|abort|called|^\W*[DVIWEFC][ \d]",
@@ -97,16 +109,23 @@ def level_of(text: str) -> Level | None:
     if _EXCEPTION.match(text):
         return Level.ERROR
     for pattern in (_FIRST, _LONELY, _FENCED, _AFTER_TIME, _FIELD):
-        if found := pattern.search(text):
-            return _NAMES[next(name for name in found.groups() if name).upper()]
+        if (found := pattern.search(text)) and not _is_metric(text, found):
+            return _NAMES[found[found.lastindex or 0].upper()]
     return Level.WARNING if _WARNING.search(text) else None
+
+
+def _is_metric(text: str, found: re.Match[str]) -> bool:
+    """A column that is named like a level; what a logger writes there is in capitals."""
+    name = found.lastindex or 0
+    return not found[name].isupper() and bool(_COLUMN.match(text, found.end(name)))
 
 
 class _State(NamedTuple):
     level: Level
     """Of the line before."""
     traceback: str
-    """open: within one; ended: its last line was seen; gap: and a blank one after it; else ''."""
+    """open: within one; ended: its last line was seen; gap: and a blank one after it; dump: within
+    the stacks of a crash; else ''."""
     stamp: str
 
 
@@ -133,6 +152,8 @@ class Levels:
 def _next(before: _State, text: str, stamp: str) -> _State:
     if _HEADER.match(text) or (before.traceback and text.startswith(_CHAINED)):
         return _State(Level.ERROR, "open", stamp)
+    if text.startswith(_FATAL) or (before.traceback == "dump" and _DUMP.match(text)):
+        return _State(Level.ERROR, "dump", stamp)
     indented = text[:1] in (" ", "\t", "|", "+", "")
     if before.traceback == "open":
         return _State(Level.ERROR, "open" if indented else "ended", stamp)

@@ -65,6 +65,8 @@ class Series:
     """Step and epoch seconds of each point that was kept."""
     last: Mapping[str, float] = field(default_factory=dict)
     """The newest finite value of each key, as it was reported."""
+    not_finite: Mapping[str, int] = field(default_factory=dict)
+    """Key -> the step since which nothing finite was reported; only keys of which that is so."""
     steps: int | None = None
     """How many the training is to make."""
     troubles: tuple[str, ...] = ()
@@ -78,6 +80,7 @@ class Report:
     attempt: int
     step: int
     start_step: int
+    """Steps that were done when its attempt began, where it does not say so as good as known."""
     t: float
     record: Mapping[str, Any]
 
@@ -89,7 +92,7 @@ def read_series(layout: RunLayout, *, points: int = POINTS) -> Series:
     attempts cannot be read.
     """
     thinner, starts, last = Thinner(points), list[Start](), dict[str, float]()
-    steps: int | None = None
+    steps, not_finite = None, dict[str, int]()
     begun, troubles = -1, list[str]()
     for report in reports(layout, troubles):
         if not starts or (report.attempt, report.start_step) != (starts[-1].attempt, begun):
@@ -101,6 +104,7 @@ def read_series(layout: RunLayout, *, points: int = POINTS) -> Series:
         values = _values(report.record)
         thinner.add(report.step, report.t, values)
         last |= {key: value for key, value in values.items() if math.isfinite(value)}
+        not_finite = _not_finite(not_finite, report.step, values)
         steps = _whole(report.record.get("steps")) or steps
     known = thinner.keys()
     return Series(
@@ -108,6 +112,7 @@ def read_series(layout: RunLayout, *, points: int = POINTS) -> Series:
         starts=tuple(_one_an_attempt(starts)),
         clock=tuple(thinner.points()),
         last=last,
+        not_finite=not_finite,
         steps=steps,
         troubles=tuple(troubles),
     )
@@ -141,26 +146,44 @@ def _opened(path: Path) -> BinaryIO:
     return open(descriptor, "rb")  # noqa: PTH123 - a descriptor; the caller closes it
 
 
-def report_of(attempt: int, record: object) -> Report | None:
-    """None for what is no report of this version."""
+def _not_finite(since: Mapping[str, int], step: int, values: Mapping[str, float]) -> dict[str, int]:
+    """`since` after one more report. Of a step that was done again the newer report counts."""
+    found = {key: min(first, step) for key, first in since.items()}
+    for key, value in values.items():
+        if math.isfinite(value):
+            found.pop(key, None)
+        else:
+            found.setdefault(key, step)
+    return found
+
+
+def report_of(attempt: int, record: object, begun: int | None = None) -> Report | None:
+    """None for what is no report of this version. `begun` is where the attempt began, as the
+    report before it has it."""
     if not isinstance(record, dict) or record.get("v") != VERSION:
         return None
     step, t = _whole(record.get("step")), record.get("t")
     if step is None or isinstance(t, bool) or not isinstance(t, int | float):
         return None
-    start = _whole(record.get("start_step")) or 0
+    start = _whole(record.get("start_step"))
+    if start is None:
+        # Others do not say where an attempt began. From 0 it would undo all that was done before;
+        # steps that it does again are undone as they are reported.
+        start = min(max(0, step - 1), step if begun is None else begun)
     known = 0 <= t < LATEST and start <= step
     return Report(attempt, step, start, float(t), record) if known else None
 
 
 def _of_attempt(attempt: int, file: BinaryIO) -> Iterator[Report]:
+    begun: int | None = None
     for line in _lines(file):
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        report = report_of(attempt, record)
+        report = report_of(attempt, record, begun)
         if report is not None:
+            begun = report.start_step
             yield report
 
 

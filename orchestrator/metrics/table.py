@@ -110,8 +110,11 @@ def _finite(value: Any) -> Any:
 
 
 def newest_lines(record: Record) -> list[str]:
-    """`key value` lines of one report, without what is null."""
-    flat = {key: value for key, value in _flat(record).items() if value is not None}
+    """`key value` lines of one report, without what is null; as a loss that is a NaN."""
+    flat = _flat(record)
+    if "loss" in flat and flat["loss"] is None:
+        flat["loss"] = "not finite"
+    flat = {key: value for key, value in flat.items() if value is not None}
     flat = {printable(key): value for key, value in flat.items()}
     width = max(map(len, flat), default=0)
     return [f"{key.ljust(width)}  {printable(_text(value))}" for key, value in flat.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import deque
 from contextlib import suppress
@@ -29,6 +30,7 @@ class Progress:
     step: int | None = None
     steps: int | None = None
     loss: float | None = None
+    """NaN where the last report has one, and says so with a null as well."""
     losses: tuple[float, ...] = ()
     """From the first report to the last, thinned out evenly."""
     tokens_per_s: float | None = None
@@ -113,6 +115,7 @@ class MetricsTail:
     def _take(self, record: dict[str, Any]) -> None:
         self.record = record
         step, t, loss = (_number(record, key) for key in ("step", "t", "loss"))
+        diverged = loss is None and "loss" in record and _is_number_or_null(record["loss"])
         if step is not None and t is not None:
             self._recent.append((t, step))
         if loss is not None:
@@ -123,7 +126,7 @@ class MetricsTail:
         self.progress = Progress(
             step=None if step is None else int(step),
             steps=None if not steps else int(steps),
-            loss=loss,
+            loss=math.nan if diverged else loss,
             losses=tuple(self._losses),
             tokens_per_s=speed,
             seconds_per_step=self._pace(),
@@ -151,6 +154,11 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and record.get("v") == VERSION else None
+
+
+def _is_number_or_null(value: object) -> bool:
+    """Of a loss that is no finite number: NaN, infinity, or the null that JSON has for them."""
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _number(record: dict[str, Any], key: str) -> float | None:

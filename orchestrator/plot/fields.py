@@ -55,6 +55,7 @@ def compact(run: Drawn) -> dict[str, Any]:
         "seconds": round(run.seconds, 1),
         "restarts": max(0, len(run.starts) - 1),
         "last": {key: _digits(value) for key, value in run.last.items()},
+        "not_finite": dict(run.not_finite),
         "starts": _starts(run),
         "axes": [
             [

@@ -8,7 +8,14 @@ from orchestrator.plot.canvas import Canvas, Cell
 from orchestrator.plot.glyphs import Glyphs, colour_of
 from orchestrator.plot.panels import Panel
 from orchestrator.plot.picture import Drawn
-from orchestrator.plot.scale import Axis, Scale, of_values, step_ticks, value_ticks
+from orchestrator.plot.scale import (
+    Axis,
+    Scale,
+    of_values,
+    step_ticks,
+    value_ticks,
+    values_of,
+)
 from orchestrator.plot.strokes import Strokes
 from orchestrator.plot.ticks import elapsed, written
 
@@ -32,8 +39,8 @@ def frame(
     colour whether or not all of them are in this panel."""
     width, height = size
     rows = max(2, height - 3)
-    log = log and panel.can_log
-    scale = of_values(panel, runs, log=log)
+    asked = log and panel.can_log
+    scale = of_values(panel, runs, log=asked)
     labels = _labels(scale, rows, panel)
     gutter = max(len(text) for text in labels.values()) if labels else 0
     several = len(runs) > 1
@@ -50,7 +57,9 @@ def frame(
         ]
         for row, cells in enumerate(canvas.cells())
     ]
-    title = _title(panel, runs, glyphs, log=log)
+    title = _title(panel, runs, glyphs, log=scale.log)
+    if asked:
+        title += _plain(_left_out(panel, runs, log=scale.log), "red")
     below = _x_axis(steps, axis, gutter + 1, columns, glyphs)
     return [_fit(row, width) for row in (title, *body, *below)]
 
@@ -65,6 +74,14 @@ def _title(panel: Panel, runs: Sequence[Drawn], glyphs: Glyphs, *, log: bool) ->
         count = sum(sum(curve.not_finite) for curve in bad)
         row += _plain(f"  {glyphs.bad} not finite: {count}", "red")
     return row
+
+
+def _left_out(panel: Panel, runs: Sequence[Drawn], *, log: bool) -> str:
+    """What a log scale has no place for."""
+    count = sum(value <= 0 for value in values_of(panel, runs))
+    if not log:
+        return "  not log: nothing above 0" if count else ""
+    return f"  {count} not above 0, left out" if count else ""
 
 
 def _labels(scale: Scale, rows: int, panel: Panel) -> dict[int, str]:

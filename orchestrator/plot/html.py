@@ -43,14 +43,14 @@ def html_page(
     names any."""
     style = template("plot/page.css")
     script = "".join(template(f"plot/{part}.js") for part in _SCRIPT)
-    panels = drawable(run.keys for run in runs)
+    panels = drawable((run.keys for run in runs), only)
     data = {
         "title": title(runs),
         "subtitle": _subtitle(runs, now),
         "notes": _notes(runs),
         "axis": axis,
         "log": log,
-        "panels": [asdict(panel) for panel in panels if not only or panel.key in only],
+        "panels": [asdict(panel) for panel in panels],
         "runs": [compact(run) for run in runs],
     }
     return Template(template("plot/page.html")).substitute(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Kind = Literal["number", "rate", "bytes", "share", "percent"]
@@ -60,11 +60,13 @@ PANELS = (
 NAMES = tuple(panel.key for panel in PANELS)
 
 
-def drawable(present: Iterable[frozenset[str]]) -> tuple[Panel, ...]:
-    """The panels for which at least one of these runs, told by their quantities, has something."""
+def drawable(present: Iterable[frozenset[str]], only: Collection[str] = ()) -> tuple[Panel, ...]:
+    """The panels for which at least one of these runs, told by their quantities, has something.
+    `only` these, where it names any: then each run that has the quantity is drawn."""
     runs = list(present)
+    wanted = [replace(panel, instead_of="") for panel in PANELS if panel.key in only]
     return tuple(
         panel
-        for panel in PANELS
+        for panel in (wanted if only else PANELS)
         if any(panel.key in keys and panel.instead_of not in keys for keys in runs)
     )

@@ -33,6 +33,8 @@ class Drawn:
     ends: Mapping[int, str] = field(default_factory=dict)
     """Attempt -> how it ended, where that is known."""
     last: Mapping[str, float] = field(default_factory=dict)
+    not_finite: Mapping[str, int] = field(default_factory=dict)
+    """As `Series` has it: of these keys `last` is an old value."""
     steps: int | None = None
     nodes_read: int = 0
     nodes: int = 0
@@ -89,6 +91,7 @@ def _drawn(
         starts=series.starts,
         ends=ends,
         last=series.last,
+        not_finite=series.not_finite,
         steps=series.steps,
         nodes_read=usage.nodes_read,
         nodes=usage.nodes,

@@ -25,14 +25,17 @@ class Scale:
         """0 at the low end, 1 at the high one; None for what is not there, or has no logarithm."""
         if value is None or (self.log and value <= 0):
             return None
-        if self.log:
-            span = math.log(self.high / self.low)
-            return math.log(value / self.low) / span if span else 0.5
+        if self.log:  # the quotient of two of them may be too large for a number
+            low, high = math.log(self.low), math.log(self.high)
+            return (math.log(value) - low) / (high - low) if high > low else 0.5
         return (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
 
 
 def of_values(panel: Panel, runs: Sequence[Drawn], *, log: bool) -> Scale:
-    """Wide enough for everything that `panel` shows, the extremes of thinned points too."""
+    """Wide enough for everything that `panel` shows, the extremes of thinned points too. On a log
+    scale only where something is above 0."""
+    if log and not any(value > 0 for value in values_of(panel, runs)):
+        return of_values(panel, runs, log=False)
     shown = [value for run in runs for value in _extremes(_curves(panel, run), log=log)]
     low, high = min(shown, default=1.0 if log else 0.0), max(shown, default=1.0)
     if log:
@@ -75,7 +78,15 @@ def step_ticks(scale: Scale, count: int, axis: Axis) -> list[float]:
     return whole or [scale.low]
 
 
+def values_of(panel: Panel, runs: Sequence[Drawn]) -> list[float]:
+    """What stands in a panel, a value a point."""
+    curves = (curve for run in runs for curve in _curves(panel, run))
+    return [value for curve in curves for value in curve.values if value is not None]
+
+
 def _curves(panel: Panel, run: Drawn) -> list[Curve]:
+    if panel.instead_of in run.curves:
+        return []
     return [run.curves[key] for key in (panel.key, panel.beside) if key in run.curves]
 
 

@@ -66,10 +66,8 @@ def page(
 
 
 def _panels(runs: Sequence[Drawn], only: Sequence[str]) -> list[Panel]:
-    there = drawable(run.keys for run in runs)
-    if only:
-        return [panel for panel in there if panel.key in only]
-    return [panel for panel in there if panel.brief] or list(there)
+    there = drawable((run.keys for run in runs), only)
+    return [panel for panel in there if panel.brief or only] or list(there)
 
 
 def _pairs(blocks: list[list[Row]]) -> list[list[list[Row]]]:
@@ -123,7 +121,10 @@ def _numbers(run: Drawn) -> list[str]:
     if run.last_step is not None:
         parts.append(f"step {run.last_step:.0f}" + (f"/{run.steps}" if run.steps else ""))
     for key, word in (("loss", "loss"), ("eval_loss", "held-out")):
-        if key in run.last:
+        if key in run.not_finite:
+            last = f" (last {written(run.last[key], 'number')})" if key in run.last else ""
+            parts.append(f"{word} not finite since step {run.not_finite[key]}{last}")
+        elif key in run.last:
             parts.append(f"{word} {written(run.last[key], 'number')}")
     if run.seconds:
         parts.append(elapsed(run.seconds))

@@ -34,12 +34,14 @@ def log_ticks(low: float, high: float, count: int) -> list[float]:
     """Powers of ten from `low` to `high` (both above 0), with 2 and 5 times them or round numbers
     between where these are few."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    stride = max(1, math.ceil((last - first) / max(1, count)))
-    tens = [10.0**power for power in range(first, last + 1, stride)]
     if last - first <= 3:
         tens = [factor * 10.0**power for power in range(first, last + 1) for factor in (1, 2, 5)]
-    found = [ten for ten in tens if low <= ten <= high]
-    return found if len(found) >= 3 else ticks(low, high, count)
+        found = [ten for ten in tens if low <= ten <= high]
+        return found if len(found) >= 3 else ticks(low, high, count)
+    # Those outside are left out first: round numbers between would all lie at the upper end.
+    inside = [power for power in range(first, last + 1) if low <= 10.0**power <= high]
+    stride = max(1, math.ceil((len(inside) - 1) / max(1, count)))
+    return [10.0**power for power in inside[::stride]]
 
 
 def _round_step(wanted: float) -> float:

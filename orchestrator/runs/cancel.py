@@ -7,7 +7,7 @@ import contextlib
 from orchestrator.errors import Conflict, UserError
 from orchestrator.runs.events import ClientEvents
 from orchestrator.runs.layout import RunLayout
-from orchestrator.runs.observe import observe_one
+from orchestrator.runs.observe import Observed, observe_one
 from orchestrator.runs.process import user_name
 from orchestrator.runs.state import State
 
@@ -44,17 +44,27 @@ def cancel_run(layout: RunLayout) -> bool:
             f"{layout.events} cannot be written: {error.strerror}.",
             hint="Only the run's owner, or its group where the spec shares it, can cancel it.",
         ) from error
-    from orchestrator.schedulers.registry import get
-
-    try:
-        get(run.record.scheduler).cancel(layout, state.job_id)
-    except UserError as error:
-        # The run goes on: whatever ends it later was not this cancel.
-        events.append("cancel_failed", message=error.message)
-        raise
-    if not state.attempts:
+    _end_jobs(run, events)
+    if not state.attempts or state.state is State.PENDING:
         with contextlib.suppress(UserError):  # what SLURM says of it now, it soon forgets
             observe_one(layout)
     with contextlib.suppress(OSError):  # somebody of the run's group may cancel, not delete
         layout.secrets.unlink(missing_ok=True)
     return True
+
+
+def _end_jobs(run: Observed, events: ClientEvents) -> None:
+    """The run's job, and what has taken its place meanwhile: a supervisor that submits a job does
+    so before it looks for a cancel, and this looks for jobs after the cancel is written."""
+    from orchestrator.schedulers.registry import get
+
+    scheduler, ended = get(run.record.scheduler), ""
+    try:
+        while run.state.job_id not in (None, ended) and not run.state.final:
+            ended = str(run.state.job_id)
+            scheduler.cancel(run.layout, ended)
+            run, _ = observe_one(run.layout, ask=False)
+    except (UserError, KeyboardInterrupt) as error:
+        # The run goes on: whatever ends it later was not this cancel.
+        events.append("cancel_failed", message=getattr(error, "message", "") or "interrupted")
+        raise

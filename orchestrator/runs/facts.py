@@ -14,6 +14,7 @@ from orchestrator.runs.state import Failure, NodeState, RunState, State
 from orchestrator.runs.submissions import current
 from orchestrator.schedulers.base import JobInfo, JobState
 
+_NAMES_A_JOB = frozenset({"submitted", "job_started"})
 _OF_AN_ATTEMPT = frozenset({"job_started", "node_started", "node_ended"})
 
 
@@ -42,9 +43,12 @@ def gather(events: Sequence[Event]) -> Facts:
     last: dict[str, Event] = {}
     begun: dict[int, float] = {}
     of_nodes: list[tuple[int, Event]] = []
+    of_jobs: list[Event] = []
     for event in events:
         kind = event.type
         last[kind] = event
+        if kind in _NAMES_A_JOB:
+            of_jobs.append(event)
         if kind in _OF_AN_ATTEMPT:
             number = event.integer("attempt")
             if kind != "node_ended":
@@ -55,10 +59,13 @@ def gather(events: Sequence[Event]) -> Facts:
     started = None if attempt is None else begun[attempt]
     whole = history(everything)
     own = whole if len(events) == len(everything) else history(events)
-    base = _base(_nodes(of_nodes, attempt), last, attempt, started, whole)
+    base = _base(_nodes(of_nodes, attempt), _job_id(of_jobs), last, attempt, started, whole)
     noted = last.get("job_ended")
-    if noted is not None and _is_of_earlier_attempt(noted, attempt, started):
-        noted = None  # the job was requeued since
+    if noted is not None and (
+        _is_of_earlier_attempt(noted, attempt, started)
+        or noted.text("job_id") not in ("", base.job_id)
+    ):
+        noted = None  # the job was requeued since, or another has taken its place
     supervisor = last.get("supervisor_started")
     came_to_be = "submitted" in last or attempt is not None or supervisor is not None
     ended = [one for one in own if one.number == attempt and one.end_class]
@@ -93,22 +100,38 @@ def _is_of_earlier_attempt(noted: Event, attempt: int | None, started: float | N
     return started is not None and noted.t < started
 
 
+def _job_id(events: Sequence[Event]) -> str | None:
+    """The newest job, from `submitted` and `job_started` in time order.
+
+    A job that has started went before what no job_started names yet, whatever the clock of the
+    client says; and one may have started whose `submitted` nobody lived to write.
+    """
+    begun = [event for event in events if event.type == "job_started"]
+    if not begun:
+        return (events[-1].text("job_id") or None) if events else None
+    newest = max(begun, key=lambda event: event.integer("attempt"))
+    known = {event.text("job_id") for event in begun}
+    later = [event.text("job_id") for event in events if event.t > newest.t]
+    waits = [job_id for job_id in later if job_id and job_id not in known]
+    return (waits or [newest.text("job_id")])[-1] or None
+
+
 def _base(
     nodes: tuple[NodeState, ...],
+    job_id: str | None,
     last: dict[str, Event],
     attempt: int | None,
     started: float | None,
     attempts: Sequence[Attempt],
 ) -> RunState:
     submitted = last.get("submitted")
-    names_job = submitted or last.get("job_started")
     failures = [node.failure for node in nodes if node.failure is not None]
     return RunState(
         State.UNKNOWN,
         "",
         attempt=attempt,
         attempts=tuple([one.number for one in attempts]),
-        job_id=(names_job.text("job_id") or None) if names_job else None,
+        job_id=job_id,
         submitted=submitted.t if submitted else None,
         started=started,
         nodes=nodes,

@@ -136,6 +136,10 @@ class Observer:
         said = run.events if going else self._reader.read()
         heartbeat = _newest_heartbeat(run) if job.state == JobState.UNKNOWN else None
         events, state = self._judge(Evidence(run.record, said, job, heartbeat))
+        if (state.job_id or "") != job.job_id:
+            # It went on in another job meanwhile, and what was said of this one says nothing.
+            job = JobInfo(state.job_id or "", JobState.UNKNOWN)
+            events, state = self._judge(Evidence(run.record, events, job, heartbeat))
         if state.final and job.state in JOB_OVER - MAY_COME_BACK:
             _note(layout, job, state.attempt)
         return Observed(layout, run.record, events, _explained(state, layout), job)
@@ -212,6 +216,7 @@ def _newest_heartbeat(run: Observed) -> float | None:
 def _note(layout: RunLayout, job: JobInfo, attempt: int | None) -> None:
     """Keep the scheduler's last word: it forgets jobs, and need not be asked twice."""
     fields = {"state": job.state.value, "reason": job.reason, "attempt": attempt}
+    fields["job_id"] = job.job_id
     try:
         ClientEvents(layout).append("job_ended", **fields)
     except OSError:

@@ -86,7 +86,8 @@ def _cancelled(case: Case) -> RunState | None:
         gone_wrong = []  # it was to go on
     if cancel is None or min(gone_wrong, default=cancel.t) < cancel.t:
         return None
-    over = case.nodes_ended or end or case.job_over
+    # Of a run that was to go on the job must be over: its nodes may wait for the next attempt.
+    over = end or case.job_over or (case.nodes_ended and not case.retried)
     if not over and case.supervisor_alive is not False:
         return None
     return case.final(State.CANCELLED, _cancel_words(cancel), case.base.last_end or cancel.t)
@@ -179,6 +180,8 @@ def _failed_by_scheduler(case: Case) -> RunState | None:
 def _not_ended(case: Case) -> RunState:
     if case.job_state == JobState.PENDING:
         why = f" ({case.job_reason})" if case.job_reason else ""
+        if case.facts.cancel is not None:
+            why += "; it was cancelled, and the scheduler has not heard of that"
         return case.for_now(State.PENDING, f"waiting in the queue{why}")
     if not (case.job_state == JobState.RUNNING or case.supervisor_alive or case.heart_beats):
         return case.for_now(State.UNKNOWN, _why_unknown(case))

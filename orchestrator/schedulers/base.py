@@ -70,6 +70,12 @@ class Scheduler(Protocol):
         submitted as an element, the one in the array of this name."""
         ...
 
+    def living(self, run_id: str, ended: str | None) -> str | None:
+        """A job that bears this run's tag and would go on beside another: one that waits, or that
+        runs, unless it is the one that has `ended` by all that its ranks say. Raises
+        SchedulerUnreachable where that cannot be known."""
+        ...
+
     def query(self, jobs: Mapping[str, RunLayout]) -> Sequence[JobInfo]:
         """State of all these jobs (job id -> run folder) with one batched look."""
         ...

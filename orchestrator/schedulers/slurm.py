@@ -144,6 +144,9 @@ class Slurm:
         element = element_of(run_id)
         return self._arrays[array].get(element.number) if element else None
 
+    def living(self, run_id: str, ended: str | None) -> str | None:
+        return slurm_query.living(run_id, ended)
+
     def query(self, jobs: Mapping[str, RunLayout]) -> Sequence[JobInfo]:
         names = {job_id: job_name(run.run_id, job_id) for job_id, run in jobs.items()}
         return slurm_query.query(names, lambda job_id: _may_have_begun(jobs[job_id]))
@@ -155,6 +158,9 @@ def _single_out(array: str, job_id: str) -> bool:
     for _ in range(2):
         which = [f"--name={array}", f"--jobs={job_id}"]
         waits = ask(["squeue", "-h", "-r", "--states=PENDING", *which, "-o", "%i"])
+        if waits.code != 0 and "Invalid job id" not in waits.err:
+            # Whoever takes that for "it does not wait" ends all elements that do.
+            raise unreachable(sentence(waits.err) or f"squeue ended with {waits.code}")
         if waits.out.strip() != job_id:
             return False
         answer = ask(["scontrol", "hold", job_id])

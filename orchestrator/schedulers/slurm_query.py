@@ -67,6 +67,21 @@ def find(name: str) -> str | None:
     return None
 
 
+def living(name: str, ended: str | None) -> str | None:
+    """One of them that waits, or that runs and is not `ended`; raises as `find`."""
+    ping()
+    user = f"--user={os.getuid()}"
+    answer = ask(["squeue", "-h", "--all", user, f"--name={name}", "-o", "%i|%T|%j"])
+    if answer.code != 0:
+        raise unreachable(sentence(answer.err) or f"squeue ended with {answer.code}")
+    rows = (line.strip().split("|", 2) for line in answer.out.splitlines())
+    states = {row[0]: row[1] for row in rows if len(row) == 3 and row[2] == name}
+    for job_id, state in states.items():
+        if state != "COMPLETING" and (state == "PENDING" or job_id != ended):
+            return job_id
+    return None
+
+
 def find_elements(array: str) -> dict[int, str]:
     """The jobs of this user's array of this name, by number of the element; raises as `find`."""
     found: dict[int, str] = {}

@@ -3,6 +3,14 @@ const along = (curve) => (state.axis === "time" ? curve.t : curve.s);
 function curveOf(panel, run) {
   return panel.instead_of && run.curves[panel.instead_of] ? undefined : run.curves[panel.key];
 }
+function valuesOf(panel) {
+  const curves = shown().flatMap((run) => [curveOf(panel, run), curveOf(panel, run) && run.curves[panel.beside]]);
+  return curves.flatMap((curve) => (curve ? curve.v : [])).filter((y) => y !== null);
+}
+// Where nothing is above 0 a log scale would be empty.
+const onLog = (panel) => state.log.has(panel.key) && valuesOf(panel).some((y) => y > 0);
+// An old value is not the current one.
+const lastOf = (run, key, kind) => (key in run.not_finite ? "not finite" : written(run.last[key] ?? null, kind));
 function fullRange() {
   let low = 0, high = 0;
   for (const run of data.runs) {

@@ -43,6 +43,8 @@ function headOf(card) {
   const bad = shown().reduce((sum, run) => sum + (curveOf(panel, run)?.bad.reduce((all, [, count]) => all + count, 0) ?? 0), 0);
   const head = [make("h2", {}, panel.title), make("span", { class: "key" }, words.filter(Boolean).join("  ·  "))];
   if (bad) head.push(make("span", { class: "bad" }, `× not finite: ${bad}`));
+  const below = state.log.has(panel.key) ? valuesOf(panel).filter((y) => y <= 0).length : 0;
+  if (below) head.push(make("span", { class: "bad" }, onLog(panel) ? `${below} not above 0, left out` : "not log: nothing above 0"));
   if (panel.can_log) {
     head.push(button("log", state.log.has(panel.key), () => {
       if (!state.log.delete(panel.key)) state.log.add(panel.key);
@@ -73,8 +75,8 @@ function summary() {
     ["Run", (run) => `${several() ? run.mark + "  " : ""}${run.id}`],
     ["State", (run) => run.state],
     ["Step", (run) => (run.step === null ? null : `${run.step.toLocaleString("en")}${run.steps ? " of " + run.steps.toLocaleString("en") : ""}`)],
-    ["Loss", (run) => run.last.loss, "number"],
-    ["Held-out, last", (run) => run.last.eval_loss, "number"],
+    ["Loss", (run) => (run.curves.loss ? lastOf(run, "loss", "number") : null)],
+    ["Held-out, last", (run) => (run.curves.eval_loss ? lastOf(run, "eval_loss", "number") : null)],
     ["Held-out, best", (run) => least(run.curves.eval_loss), "number"],
     ["Accuracy", (run) => run.last.eval_accuracy, "share"],
     ["Tokens/s", (run) => (run.curves.tokens_per_s ? mean(run.curves.tokens_per_s.v) : null), "rate"],

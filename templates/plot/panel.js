@@ -5,12 +5,12 @@ function draw(card) {
   svg.setAttribute("height", height);
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.replaceChildren();
-  const log = state.log.has(panel.key);
+  const log = onLog(panel);
   const [x0, x1] = range(), [y0, y1] = valueRange(panel, log);
   const right = PAD.right + (several() ? 8 : 0);
   const box = { left: PAD.left, top: PAD.top, right: width - right, bottom: height - PAD.bottom };
   const toX = (x) => box.left + ((x - x0) / (x1 - x0)) * (box.right - box.left);
-  const share = (y) => (log ? Math.log(y / y0) / Math.log(y1 / y0) : (y - y0) / (y1 - y0));
+  const share = (y) => (log ? (Math.log(y) - Math.log(y0)) / (Math.log(y1) - Math.log(y0)) : (y - y0) / (y1 - y0));
   const toY = (y) => box.bottom - share(y) * (box.bottom - box.top);
   card.tip.hidden = true;
   Object.assign(card, { width, box, toX, toY, x0, x1, log });
@@ -23,7 +23,7 @@ function draw(card) {
   for (const run of shown()) if (curveOf(panel, run)) drawRun(card, inner, run);
   endMarks(card);
   card.over = shape(svg, "g", { "pointer-events": "none" });
-  svg.setAttribute("aria-label", `${panel.title}: ${shown().filter((run) => curveOf(panel, run)).map((run) => `${run.id} ${written(run.last[panel.key] ?? null, panel.kind)}`).join(", ")}`);
+  svg.setAttribute("aria-label", `${panel.title}: ${shown().filter((run) => curveOf(panel, run)).map((run) => `${run.id} ${lastOf(run, panel.key, panel.kind)}`).join(", ")}`);
 }
 const widthOf = (card) => Math.max(160, card.svg.clientWidth);
 function axes(card, [y0, y1], width) {

@@ -21,12 +21,13 @@ function timeTicks(low, high, count) {
 }
 function logTicks(low, high, count) {
   const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high));
-  const stride = Math.max(1, Math.ceil((last - first) / count));
   const factors = last - first <= 3 ? [1, 2, 5] : [1];
   const found = [];
-  for (let power = first; power <= last; power += stride) {
+  for (let power = first; power <= last; power += 1) {
     for (const factor of factors) found.push(Number((factor * 10 ** power).toPrecision(3)));
   }
   const inside = found.filter((tick) => tick >= low && tick <= high);
-  return inside.length >= 3 ? inside : ticks(low, high, count);
+  if (last - first <= 3) return inside.length >= 3 ? inside : ticks(low, high, count);
+  const stride = Math.max(1, Math.ceil((inside.length - 1) / count));
+  return inside.filter((tick, n) => n % stride === 0);
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,6 +14,9 @@ import pytest
 from support.made_checkpoints import made_checkpoint
 from support.made_runs import MadeRun
 from support.ptx import Ptx
+
+sys.path.insert(0, str(Path(__file__).parent))
+from logs_run import FOLLOW, PATIENCE, ROOT
 
 
 @pytest.fixture
@@ -111,3 +116,11 @@ def test_wait_goes_on_through_restarts(ptx: Ptx) -> None:
     assert done.returncode == 0, done.stderr
     assert "completed" in done.stdout
     assert "Restarting: attempt 0 ended, failed" in done.stderr
+
+
+def test_what_a_run_took_is_from_its_first_attempt_on(ptx: Ptx) -> None:
+    run = thrice(ptx)
+    argv = [sys.executable, "-c", FOLLOW, str(run.layout.root)]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    assert "long-aaaaaa completed after 33m18s (attempt 2: 6m40s): " in done.stderr
+    assert "completed  33m18s  attempt 2: 6m40s" in ptx.ok("top", "long", "--once")

@@ -181,6 +181,19 @@ def test_levels_the_first_error_and_lines_told_once(tmp_path: Path) -> None:
     assert first["ranks"] == [0, 1] and first["text"] == "step 1 of rank 0"
 
 
+def test_where_no_rank_printed_an_error_only_a_failed_run_has_something_to_explain(
+    run: FakeRun, tmp_path: Path
+) -> None:
+    done = run_ptx("logs", run.layout.root, "--first-error")
+    assert (done.stdout, done.stderr) == ("", "no rank printed an error\n")
+    failed = FakeRun.create(tmp_path / "failed")
+    failed.start()
+    failed.log(0, "step 1")
+    failed.end(7, 0)
+    done = run_ptx("logs", failed.layout.root, "--first-error")
+    assert done.stderr == f"no rank printed an error\nnext: ptx why {failed.layout.run_id}\n"
+
+
 def test_raw_is_every_byte_of_one_rank_and_never_for_a_terminal(run: FakeRun) -> None:
     path = run.layout.rank_log(0, 0, 1)
     stamp = stamp_of(run.began + 9).encode()

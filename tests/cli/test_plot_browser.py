@@ -55,6 +55,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     evil.layout.record.write_text(json.dumps(record | {"run_id": EVIL, "name": EVIL}))
     bare = MadeRun(ptx.runs, "bare-ffffff").completed()
     sampled(bare, range(10, 810, 5))
+    lost = MadeRun(ptx.runs, "lost-aaaaaa").completed()
+    training(lost, range(10, 201, 10), loss=lambda step: math.nan if step > 100 else step - 50.0)
+    training(MadeRun(ptx.runs, "below-aaaaaa").completed(), STEPS, loss=lambda step: -3.0 - step)
     found = {}
     for name, runs in {
         "one": [one.layout.run_id],
@@ -64,6 +67,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "evil": [str(evil.layout.root), one.layout.run_id],
         "chosen": ["again", "-m", "lr", "-m", "grad_norm", "--x", "time", "--log"],
         "sampled": [bare.layout.run_id],
+        "lost": ["lost", "-m", "loss", "-m", "samples_per_s", "--log"],
+        "below": ["below", "--log"],
     }.items():
         found[name] = folder / f"{name}.html"
         ptx.ok("plot", *runs, "--html", str(found[name]))
@@ -283,6 +288,33 @@ def test_a_hostile_name_is_text(page: Page, files: dict[str, Path]) -> None:
     assert shown in page.evaluate("document.querySelector('.run').innerText")
     assert shown in page.evaluate("document.querySelector('#summary').innerText")
     assert shown in hover(page, "loss", 300)
+
+
+def test_an_old_loss_is_not_shown_as_the_current_one(page: Page, files: dict[str, Path]) -> None:
+    opened(page, files["lost"])
+    said = page.evaluate("document.querySelector('#summary').innerText")
+    assert "not finite" in said and "50.00" not in said
+    label = page.evaluate("document.querySelector('#panel-loss .plot').getAttribute('aria-label')")
+    assert label == "Loss: lost-aaaaaa not finite"
+
+
+def test_what_was_asked_for_by_name_is_drawn(page: Page, files: dict[str, Path]) -> None:
+    opened(page, files["lost"])
+    points = drawn(page, "samples_per_s", "lost-aaaaaa")
+    assert len(points) == 20 and {round(value) for _, value in points} == {400}
+
+
+def test_a_log_scale_says_what_it_leaves_out_and_is_linear_where_nothing_is_left(
+    page: Page, files: dict[str, Path]
+) -> None:
+    heads = {}
+    for name in ("lost", "below"):
+        opened(page, files[name])
+        heads[name] = page.evaluate("document.querySelector('#panel-loss .head').innerText")
+    assert "5 not above 0, left out" in heads["lost"]
+    assert "not log: nothing above 0" in heads["below"]
+    points = drawn(page, "loss", "below-aaaaaa")
+    assert [value for _, value in points] == pytest.approx([-3.0 - step for step in STEPS], abs=2)
 
 
 def test_no_script_but_the_pages_own_would_run(page: Page, files: dict[str, Path]) -> None:

@@ -217,3 +217,27 @@ def test_a_run_that_trains_now_is_drawn_as_far_as_it_is(ptx: Ptx) -> None:
     with run.layout.metrics(0).open("a") as file:
         file.write('{"v": 1, "t": 17000')
     assert "step 50/50" in ptx.ok("plot", "lm")
+
+
+def test_each_metric_that_is_asked_for_is_drawn_or_named(ptx: Ptx, run: MadeRun) -> None:
+    """The run has tokens/s too, which are shown where nobody asks."""
+    done = ptx("plot", "lm", "-m", "samples_per_s", "-m", "mfu")
+    assert done.returncode == 0 and "samples/s" in done.stdout
+    assert done.stderr.splitlines()[0] == "There is no mfu in these runs."
+    page = ptx.ok("plot", "lm", "-m", "samples_per_s", "--html", "-")
+    (panel,) = json.loads(page.split('id="data">')[1].split("</script>")[0])["panels"]
+    assert (panel["key"], panel["instead_of"]) == ("samples_per_s", "")
+
+
+def test_what_a_hint_names_can_be_asked_for(ptx: Ptx, run: MadeRun) -> None:
+    hint = ptx("plot", "lm", "-m", "mfu").stderr.partition("Known: ")[2].strip().rstrip(".")
+    assert "samples_per_s" in hint
+    for name in hint.split(", "):
+        assert ptx("plot", "lm", "-m", name).returncode == 0, name
+
+
+def test_a_run_of_nothing_that_has_a_panel_is_told_so(ptx: Ptx) -> None:
+    MadeRun(ptx.runs, "eval-aaaaaa").completed().metrics(step=1, eval_loss=2.0)
+    done = ptx("plot", "eval")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "only eval_loss" in done.stderr and "ptx metrics eval-aaaaaa" in done.stderr

@@ -237,3 +237,18 @@ def test_what_cannot_be_done_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["metrics", "mute", "--json"]) == 3
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "not-found"
     assert main(["metrics", "mute", "--prometheus", "-"]) == 0  # its state is something
+
+
+def test_a_loss_that_is_not_finite_is_said_wherever_a_loss_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = MadeRun(tmp_path / "runs", "nan-aaaaaa").completed()
+    run.metrics(t=10, step=10, **REPORT).metrics(t=20, step=20, **{**REPORT, "loss": None})
+    assert "loss not finite" in told(capsys, "top", "nan")
+    assert re.search(r"^loss +not finite$", told(capsys, "metrics", "nan"), re.M)
+    assert "step 20/800  loss not finite" in told(capsys, "status", "nan")
+    assert re.search(r"20/800 +nan ", told(capsys, "status"))
+    assert "loss not finite since step 20 (last 2.500)" in told(capsys, "plot", "nan")
+    run.metrics(t=30, step=30, steps=800)  # one that has none is no NaN
+    assert "loss" not in told(capsys, "top", "nan") + told(capsys, "metrics", "nan")
+    assert "nan " not in told(capsys, "status")

@@ -5,6 +5,7 @@ A dozen of them here, two at a time; all: benchmarks/soak/why_corpus.py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from support.why_provoked import Told, submit, told
 
 pytestmark = pytest.mark.slow
 
+FRAME = re.compile(r"^(/.+):(\d+) in (.+)$")
 CHOSEN = tuple(case for case in CASES if case.name in IN_TESTS)
 
 
@@ -50,7 +52,8 @@ def test_the_evidence_of_a_real_failure_is_a_line_of_its_log(verdicts: dict[str,
             assert rows[0]["path"].endswith("launcher.log"), verdict
         for row in rows:
             lines = (verdict.run / row["path"]).read_text(errors="replace").split("\n")
-            assert row["text"][-40:] in lines[row["line"] - 1], verdict
+            frame = FRAME.sub(r'File "\1", line \2 in \3', row["text"])  # of a stack, in short
+            assert frame[-40:] in lines[row["line"] - 1], verdict
 
 
 def test_the_echo_of_the_late_root_did_come_first(verdicts: dict[str, Told]) -> None:

@@ -126,6 +126,40 @@ def test_words_of_long_before_are_not_told_as_the_reason(tmp_path: Path) -> None
     assert verdict.sentence == "Rank 1 on node 0 (n0) exited with 3: giving up."
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "step 40 loss 2.1",
+        "[2026-11-21 00:01:02] INFO Epoch 3/10",
+        "{'loss': 2.31, 'grad_norm': 0.4, 'epoch': 0.1}",
+        " 12%|#2        | 60/500 [00:12<01:30,  4.89it/s]",
+        "epoch 0 | loss: 1.000 | error: 0.00",
+    ],
+)
+def test_a_report_of_progress_is_not_told_as_the_reason(line: str, tmp_path: Path) -> None:
+    verdict = told(tmp_path, [(49, line)], 3, t=50)
+    assert verdict.sentence.startswith(
+        "Rank 1 on node 0 (n0) exited with 3 and printed nothing that explains it; "
+        "its last line is: "
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "step 7 failed: disk 3",
+        "giving up at step 40",
+        "loss is nan at step 40",
+        "step 40 loss nan",
+        "batch 7 of shard 3 has no labels",
+        "epoch 3: no data left",
+    ],
+)
+def test_a_sentence_that_names_a_step_may_be_the_reason(line: str, tmp_path: Path) -> None:
+    verdict = told(tmp_path, [(49, line)], 3, t=50)
+    assert verdict.sentence == f"Rank 1 on node 0 (n0) exited with 3: {line}."
+
+
 def test_memory_that_ran_out_and_was_survived_is_not_the_class(tmp_path: Path) -> None:
     """The agent, which sees no log, takes the exception in the record for the end."""
     verdict = told(tmp_path, [(10, MEMORY), *STEPS], 3, t=50, end="out-of-memory")

@@ -165,7 +165,11 @@ CASES: tuple[Case, ...] = (
         "connection closed",
         gloo(
             "if rank == 1:\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-            "    dist.destroy_process_group()\n    time.sleep(1)\n"
+            "    dist.destroy_process_group()\n"
+            "    end = time.monotonic() + 25\n"  # torchrun waits for 30
+            "    other = f'{os.environ[\"PTX_NODE_DIR\"]}/rank-00000.exit.json'\n"
+            "    while not os.path.exists(other) and time.monotonic() < end:\n"
+            "        time.sleep(0.1)\n"
             "    raise ValueError('after its neighbours')\n" + SUM * 3
         ),
         "failed",

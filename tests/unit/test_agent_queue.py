@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.slurm_site import SILENT, Site
 
 from orchestrator.agent import judgement
 from orchestrator.agent.allocation import Allocation
@@ -14,39 +15,6 @@ from orchestrator.agent.classes import Policy
 from orchestrator.agent.events import Events
 from orchestrator.agent.judgement import Judge, Silence
 from orchestrator.agent.queue import Queue
-
-SILENT = 'echo "$0: error: Unable to contact slurm controller" >&2; exit 1'
-JOB = "JobId=7 JobState=RUNNING Restarts={restarts} Requeue={requeue} ExcNodeList=(null)"
-
-
-class Site:
-    """SLURM's commands as scripts, each noting that it was asked."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.log = folder, folder / "asked"
-        self.answers(restarts=0)
-
-    def command(self, name: str, text: str) -> None:
-        path = self.folder / name
-        path.write_text(f'#!/bin/sh\necho "{name} $*" >> {self.log}\n{text}\n')
-        path.chmod(0o755)
-
-    def answers(
-        self, *, restarts: int, requeue: int = 1, refuses: str = "", queue: str = ""
-    ) -> None:
-        says = f"echo '{refuses}' >&2; exit 1" if refuses else "exit 0"
-        job = JOB.format(restarts=restarts, requeue=requeue)
-        self.command("scontrol", f'[ "$1" = requeue ] || {{ echo "{job}"; exit 0; }}\n{says}')
-        self.command("squeue", f"echo '{queue}'")
-        self.command("sbatch", "echo 8")
-
-    def falls_silent(self) -> None:
-        for name in ("scontrol", "squeue", "sbatch"):
-            self.command(name, SILENT)
-
-    def asked(self, words: str) -> int:
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return sum(line.startswith(words) for line in lines)
 
 
 @pytest.fixture
@@ -65,7 +33,6 @@ def go(site: Site, tmp_path: Path) -> Go:
     def one(where: str, wakes: Callable[[], None], *, cancelled: bool = False) -> list[str]:
         path = tmp_path / "job.jsonl"
         allocation = Allocation({"SLURM_JOB_ID": "7"})
-        judge = Judge(tmp_path, path, Policy(3, [], 0.0), allocation)
         pauses = 0
 
         def sleep(seconds: float, *, through_signals: bool = False) -> None:
@@ -75,8 +42,10 @@ def go(site: Site, tmp_path: Path) -> Go:
                 wakes()
                 judge.ending = cancelled
 
-        events, script = Events(path, 0o600), tmp_path / "job.sbatch"
-        queue = Queue(allocation, judge, events, script, "run-aaaaaa", sleep)
+        judge = Judge(tmp_path, path, Policy(3, [], 0.0), allocation, sleep)
+        queue = Queue(
+            allocation, judge, Events(path, 0o600), tmp_path, tmp_path / "plan.json", sleep
+        )
         assert queue.go_on(0, "time-limit", where) == 1
         lines = path.read_text().splitlines() if path.exists() else []
         told = [json.loads(line) for line in lines]
@@ -88,7 +57,7 @@ def go(site: Site, tmp_path: Path) -> Go:
 def test_a_job_whose_requeueing_was_not_answered_is_not_submitted_besides(
     site: Site, go: Go
 ) -> None:
-    site.falls_silent()
+    site.loses_requeues()
     taken = "Job is being requeued"
     assert go("requeue", lambda: site.answers(restarts=1, refuses=taken)) == ["requeue"]
     assert site.asked("sbatch") == 0
@@ -96,7 +65,7 @@ def test_a_job_whose_requeueing_was_not_answered_is_not_submitted_besides(
 
 
 def test_a_site_that_refuses_to_requeue_gets_a_new_job_once_it_answers(site: Site, go: Go) -> None:
-    site.falls_silent()
+    site.loses_requeues()
     refused = "Requested operation is disabled"
     told = go("requeue", lambda: site.answers(restarts=0, refuses=refused))
     assert told == ["requeue", "submitted 8"]
@@ -132,9 +101,57 @@ def test_a_job_that_is_cancelled_while_slurm_was_silent_does_not_come_back(
         site.command("scontrol", f'echo "{state}"')
 
     site.falls_silent()
-    assert go(where, wakes, cancelled=True) == (["requeue"] if where == "requeue" else [])
+    assert go(where, wakes, cancelled=True) == []
     assert site.asked("sbatch") == 0
-    assert site.asked("scontrol requeue") == (3 if where == "requeue" else 0)
+    assert site.asked("scontrol requeue") == 0
+
+
+def client(folder: Path, *kinds: str, t: float = 10.0) -> None:
+    (folder / "events").mkdir(exist_ok=True)
+    with (folder / "events" / "client-here-1.jsonl").open("a") as file:
+        for number, kind in enumerate(kinds):
+            file.write(json.dumps({"v": 1, "t": t + number, "type": kind}) + "\n")
+
+
+@pytest.mark.parametrize("where", ["requeue", "new-job"])
+def test_a_run_that_somebody_has_cancelled_does_not_go_on_though_slurm_knows_nothing_of_that(
+    site: Site, go: Go, tmp_path: Path, where: str
+) -> None:
+    """As after a client that was killed between its word and SLURM's."""
+    client(tmp_path, "intent", "submitted", "cancel")
+    assert go(where, lambda: None) == []
+    assert site.asked("sbatch") == site.asked("scontrol requeue") == 0
+
+
+@pytest.mark.parametrize("after", [("cancel_failed",), ("intent",)])
+def test_a_cancel_that_failed_or_was_of_an_earlier_submission_holds_nothing_up(
+    site: Site, go: Go, tmp_path: Path, after: tuple[str, ...]
+) -> None:
+    client(tmp_path, "intent", "submitted", "cancel", *after)
+    site.answers(restarts=0, requeue=0)
+    assert go("new-job", lambda: None) == ["submitted 8"]
+
+
+def test_a_job_that_was_submitted_while_its_run_was_cancelled_is_ended(
+    site: Site, go: Go, tmp_path: Path
+) -> None:
+    site.answers(restarts=0, requeue=0)
+    client(tmp_path, "intent", "submitted")
+    line = '{"v": 1, "t": 99, "type": "cancel"}'
+    site.command("sbatch", f"echo '{line}' >> {tmp_path}/events/client-here-2.jsonl; echo 8")
+    site.command("scancel", "")
+    assert go("new-job", lambda: None) == ["submitted 8"]
+    assert site.asked("scancel 8") == 1
+
+
+@pytest.mark.parametrize("where", ["requeue", "new-job"])
+def test_a_job_that_slurm_was_told_to_end_since_it_was_judged_does_not_come_back(
+    site: Site, go: Go, where: str
+) -> None:
+    state = "JobId=7 JobState=COMPLETING Restarts=0 Requeue=1 TimeLimit=01:00:00 RunTime=00:01:00"
+    site.command("scontrol", f'echo "{state}"')
+    assert go(where, lambda: None) == []
+    assert site.asked("sbatch") == site.asked("scontrol requeue") == 0
 
 
 @pytest.mark.parametrize("said", ["Socket timed out on send/recv operation", "Unexpected message"])

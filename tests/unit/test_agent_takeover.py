@@ -37,6 +37,11 @@ def test_another_start_of_the_job_or_another_job_leaves_nothing() -> None:
     assert inheritance([old], "7", 1) is None, "an event of an earlier ptx"
 
 
+def test_a_job_of_the_same_number_that_an_earlier_submission_had_leaves_nothing() -> None:
+    assert inheritance([started(0), ended(0)], "7", 1, 1) is None
+    assert inheritance([started(0), ended(0), started(1)], "7", 1, 1) is not None
+
+
 def test_of_the_attempts_in_this_allocation_the_newest_is_left() -> None:
     events = [started(0, restarts=0), started(1), ended(1), started(2)]
     assert inheritance(events, "7", 1) == Inheritance(2, ["a", "b"], 102.0, 1, 4000, None)

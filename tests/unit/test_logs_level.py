@@ -52,6 +52,13 @@ LINES = {
         "srun: error: node1: task 0: Killed",
         "slurmstepd: error: Detected 1 oom_kill event",
         "Error: no such file",
+        "error: 2 ranks failed",
+        "error: 1, 2 and 3 failed",
+        "error: 2 files: a, b",
+        "error: 12% of the samples are bad",
+        "Error: 404 not found",
+        "ERROR: 5",
+        "step 3 | ERROR: 5",
         '{"severity":"ERROR","msg":"x"}',
     ],
     None: [
@@ -59,6 +66,15 @@ LINES = {
         "error rate 0.02, 3 warnings so far",
         "the INFO desk is closed",
         "validation error 0.31",
+        "epoch 0 | loss: 1.000 | error: 0.00",
+        "epoch 0 | error: 0.02 | loss: 1.000",
+        "top1 error (error: 0.31)",
+        "error: 0.3",
+        "Error: 1.2e-3, loss: 0.4",
+        "error: 12.5% acc: 87.5%",
+        "error: nan | loss: 2",
+        "[error: -0.5]",
+        "| |" + " |" * 60,
         "no ERROR was seen in this epoch",
         "",
     ],
@@ -107,6 +123,32 @@ def test_a_traceback_is_an_error_from_its_first_line_to_its_last() -> None:
     after = levels.of(entry("step 3", at=1))
     assert (before, after) == (Level.INFO, Level.INFO)
     assert found == [Level.ERROR] * len(TRACEBACK)
+
+
+CRASH = """Fatal Python error: Segmentation fault
+
+Thread 0x00007f0ae1000000 (most recent call first):
+  File "/usr/lib/python3.11/threading.py", line 324 in wait
+  <no Python frame>
+
+Current thread 0x00007f0ae2bf3b80 (most recent call first):
+  File "/home/ann/train.py", line 3 in inner
+  File "/home/ann/train.py", line 4 in <module>
+
+Extension modules: numpy._core._multiarray_umath, torch._C (total: 2)""".split("\n")  # noqa: SIM905
+
+
+def test_the_stacks_of_a_crash_are_an_error_to_their_last_line() -> None:
+    levels = Levels()
+    lines = ["step 1", *CRASH, "step 2", "  indented", "", "step 3"]
+    found = [levels.of(entry(line)) for line in lines]
+    assert found == [Level.INFO, *[Level.ERROR] * len(CRASH), *[Level.INFO] * 4]
+
+
+def test_the_first_error_that_is_a_crash_is_shown_with_its_stacks() -> None:
+    lines = [entry("step 1"), *map(entry, CRASH), entry("step 2")]
+    shown = [e for batch in first_error([lines]) for e in batch]
+    assert [e[2][TEXT:] for e in shown] == CRASH
 
 
 def test_an_indented_line_belongs_to_the_message_before_it() -> None:

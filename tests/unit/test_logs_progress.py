@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -63,11 +64,21 @@ def test_a_new_attempt_takes_over(layout: RunLayout) -> None:
     assert (progress.step, progress.losses, progress.seconds_per_step) == (50, (1.0, 1.5), None)
 
 
-def test_nan_and_null_show_nothing(layout: RunLayout) -> None:
-    layout.metrics(0).write_text(
-        record(t=NOW, step=1, steps=None, loss=float("nan"), tokens_per_s=None)
-    )
+def test_what_is_null_shows_nothing(layout: RunLayout) -> None:
+    layout.metrics(0).write_text(record(t=NOW, step=1, steps=None, tokens_per_s=None))
     assert MetricsTail(layout).look() == Progress(step=1, reported=NOW)
+
+
+@pytest.mark.parametrize("lost", [float("nan"), float("inf"), None, 1e200])
+def test_a_loss_that_is_not_finite_is_no_older_loss_and_none_is_none(
+    layout: RunLayout, lost: float | None
+) -> None:
+    """JSON has no NaN: a null is one."""
+    layout.metrics(0).write_text(record(t=NOW, step=1, loss=2.0) + record(t=NOW, step=2, loss=lost))
+    progress = MetricsTail(layout).look()
+    assert progress.loss is not None and math.isnan(progress.loss)
+    assert progress.losses == (2.0,)
+    assert progress_line(progress, NOW) == "step 2  loss nan"
 
 
 def test_a_long_run_keeps_a_bounded_picture_of_its_losses(layout: RunLayout) -> None:

@@ -15,6 +15,7 @@ from support.made_metrics import training
 from support.made_runs import CREATED, MadeRun
 
 from orchestrator.metrics.series import read_series
+from orchestrator.metrics.table import Table
 from orchestrator.metrics.thinning import Thinner
 
 
@@ -151,3 +152,50 @@ def test_steps_only_rise_whatever_starts_again(
         steps = [step for step in curve.steps if step is not None]
         assert steps == sorted(set(steps))
         assert steps[-1] == sum(rows[-1])
+
+
+def test_an_attempt_that_does_not_say_where_it_began_undoes_only_what_it_does_again(
+    run: MadeRun,
+) -> None:
+    """As scripts of others write it: only `v`, `t`, `step` and numbers."""
+    for attempt, steps in enumerate((range(1, 51), range(51, 101), range(81, 121))):
+        for step in steps:
+            report(run, attempt, step=step, loss=float(attempt), t=100 * attempt + step)
+    series = read_series(run.layout)
+    assert series.curves["loss"].steps == tuple(range(1, 121))
+    assert series.curves["loss"].values == (0.0,) * 50 + (1.0,) * 30 + (2.0,) * 40
+    assert [(one.attempt, one.step) for one in series.starts] == [(0, 0), (1, 50), (2, 80)]
+    told = [(row["attempt"], row["step"]) for row in Table(run.layout)]
+    assert told == [(0 if step < 51 else 1 if step < 81 else 2, step) for step in range(1, 121)]
+
+
+def test_training_that_starts_anew_in_place_undoes_without_saying_where(run: MadeRun) -> None:
+    for number, step in enumerate((10, 20, 30, 5, 10, 15)):
+        report(run, step=step, loss=1.0, t=number)
+    assert read_series(run.layout).curves["loss"].steps == (5, 10, 15)
+    assert [row["step"] for row in Table(run.layout)] == [5, 10, 15]
+
+
+@pytest.mark.parametrize(
+    ("losses", "since"),
+    [
+        ([1.0, None, 2.0], {}),
+        ([1.0, None, math.nan], {"loss": 2}),
+        ([None, None], {"loss": 1}),
+        ([1.0, 2.0], {}),
+    ],
+)
+def test_since_when_nothing_finite_was_reported_is_known(
+    run: MadeRun, losses: list[float | None], since: dict[str, int]
+) -> None:
+    for step, loss in enumerate(losses, start=1):
+        report(run, step=step, loss=loss, lr=None, t=step)
+    assert read_series(run.layout).not_finite == since
+
+
+def test_a_nan_that_a_restart_undid_is_none(run: MadeRun) -> None:
+    training(run, range(1, 11), loss=lambda step: math.nan if step > 5 else 1.0)
+    training(run, range(4, 8), attempt=1, start_step=3, loss=lambda step: 1.0)
+    assert read_series(run.layout).not_finite == {}
+    training(run, range(2, 4), attempt=2, start_step=1, loss=lambda step: math.nan)
+    assert read_series(run.layout).not_finite == {"loss": 2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -178,3 +179,46 @@ def test_numbers_are_short() -> None:
     assert [elapsed(seconds) for seconds in (8, 192, 7500, 356400)] == [
         "8s", "3m12s", "2h05m", "4d03h",
     ]  # fmt: skip
+
+
+def test_the_headline_says_that_the_loss_is_not_finite_and_since_when() -> None:
+    run = drawn(loss=curve([2.0, None, None]))
+    lost = replace(run, last={"loss": 2.0}, not_finite={"loss": 1})
+    head = page([lost], PLAIN).splitlines()[0]
+    assert "loss not finite since step 1 (last 2.000)" in head
+    never = replace(run, last={}, not_finite={"loss": 0})
+    assert "loss not finite since step 0" in page([never], PLAIN).splitlines()[0]
+    assert "(last" not in page([never], PLAIN)
+
+
+def test_a_quantity_asked_for_by_name_is_drawn_beside_the_one_it_stands_in_for() -> None:
+    both = drawn(tokens_per_s=curve([1.0]), samples_per_s=curve([2.0]))
+    assert "samples/s" not in page([both], PLAIN)
+    text = page([both], PLAIN, only=["samples_per_s"])
+    assert "samples/s" in text and any(row.strip() for row in rows(text, "Throughput"))
+
+
+def test_a_log_scale_counts_what_it_leaves_out() -> None:
+    text = page([drawn(loss=curve([100.0, 10.0, 1.0, 0.0, -1.0]))], PLAIN, log=True)
+    assert "nats, log  2 not above 0, left out" in text
+    assert "left out" not in page([drawn(loss=curve([2.0, 1.0]))], PLAIN, log=True)
+
+
+def test_where_nothing_is_above_zero_a_panel_is_linear_and_says_so() -> None:
+    text = page([drawn(loss=curve([-5.0, -4.0]), lr=curve([1.0, 0.1]))], PLAIN, log=True)
+    assert "Loss  nats  not log: nothing above 0" in text
+    assert "-4 ┤" in text and any(row.strip() for row in rows(text))
+    assert "Learning rate  log" in text  # each by itself
+
+
+@pytest.mark.parametrize("values", [[1e-300, 1e300], [5e-324, 1.0], [1e-8, 1.0, 1e12]])
+def test_however_far_apart_values_are_a_log_scale_has_a_few_numbers_along_it(
+    values: list[float | None],
+) -> None:
+    text = page([drawn(loss=curve(values))], PLAIN, log=True)
+    block = text[text.index("Loss") :].splitlines()[1:13]
+    marks = [number for number, line in enumerate(block) if "┤" in line]
+    assert 2 <= len(marks) <= 8 and marks[-1] - marks[0] >= 5
+    low, high = (value for value in (values[0], values[-1]) if value is not None)
+    for count in range(1, 12):
+        assert 1 <= len(log_ticks(low, high, count)) <= count + 1

@@ -275,3 +275,42 @@ def test_an_array_asks_for_what_each_element_would_and_names_each_ones_own_log()
     assert [line for line in single if line not in array] == [
         "#SBATCH --output=/runs/x-000001/scheduler.log"
     ]
+
+
+@pytest.mark.parametrize(
+    ("ends", "starts", "code", "pauses"),
+    [
+        (["75", "75", "0"], 3, 0, ["4", "8"]),
+        (["kill -9 $$", "0"], 2, 0, ["1"]),
+        (["1"], 1, 1, []),
+        (["kill -TERM $PPID; exit 1"], 1, 1, []),
+        (["kill -TERM $PPID; kill -9 $$"], 1, 137, []),
+        (["kill -TERM $PPID; exit 75", "0"], 2, 0, ["4"]),
+        (["75"] * 20, 10, 75, [str(4 * number) for number in range(1, 11)]),
+    ],
+)
+def test_a_supervisor_that_failed_or_was_killed_alone_is_started_anew(
+    tmp_path: Path, ends: list[str], starts: int, code: int, pauses: list[str]
+) -> None:
+    """The batch script itself, with a supervisor that ends like this the first time, the second
+    and so on."""
+    log = tmp_path / "log"
+    cases = "\n".join(
+        f"{number}) {end if end[0].isalpha() else f'exit {end}'} ;;"
+        for number, end in enumerate(ends, 1)
+    )
+    python, sleep = tmp_path / "python", tmp_path / "sleep"
+    python.write_text(
+        f"#!/bin/bash\necho start >> {log}\ncase $(grep -c start {log}) in\n{cases}\nesac\n"
+    )
+    # SLURM's SIGTERM ends the pause of a job that it ends.
+    sleep.write_text(f"#!/bin/bash\necho pause $1 >> {log}\nexit 143\n")
+    for file in (python, sleep):
+        file.chmod(0o755)
+    text = script({}, tmp_path).replace("/opt/python", str(python))
+    done = subprocess.run(
+        ["bash", "-c", text], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False
+    )
+    said = log.read_text().split()
+    assert (done.returncode, said.count("start")) == (code, starts)
+    assert [word for word in said if word.isdigit()] == pauses

@@ -78,6 +78,23 @@ def test_what_the_nodes_said_before_the_job_was_over_is_heard(
     assert (seen.state, seen.failure is None) == (state, not any(codes))
 
 
+def test_a_job_that_is_over_says_nothing_of_the_one_that_took_its_place(
+    run: MadeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which its supervisor submits while the scheduler is asked about the first."""
+    run.submitted().event(2, "job_started", job_id="12", attempt=0).started().ended([143, 143])
+    goes_on = {"class": "time-limit", "retry": True, "where": "new-job"}
+    run.event(61, "attempt_ended", attempt=0, **goes_on)
+    scheduler = EndingJob(lambda: run.event(62, "submitted", job_id="13"), JobState.TIME_LIMIT)
+    monkeypatch.setattr(registry, "get", lambda _: scheduler)
+    seen = observe_one(run.layout)[0].state
+    assert (seen.job_id, seen.final, seen.state) == ("13", False, State.PENDING)
+    assert all(event.type != "job_ended" for event in events.read_events(run.layout))
+    # Nor does what was noted of the first by somebody who did not know of the other yet.
+    run.event(63, "job_ended", job_id="12", state="time-limit", reason="TIMEOUT", attempt=0)
+    assert observe_one(run.layout, ask=False)[0].state.final is False
+
+
 def test_events_are_those_of_one_moment(run: MadeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = run.layout.events
     read, written = events.read_regular, []

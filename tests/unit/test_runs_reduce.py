@@ -250,6 +250,35 @@ def test_a_cancel_after_the_failure_changes_nothing() -> None:
     assert judge(events).state is State.FAILED
 
 
+def test_a_cancel_that_no_scheduler_has_heard_of_ends_no_run_that_is_to_go_on() -> None:
+    """Its client was killed before it came to that."""
+    events = submitted() + started() + ended({"0": -15, "1": -15}, reason="terminated")
+    events += [*over("preempted", where="requeue"), event(30, "cancel", user="ann")]
+    waiting = judge(events, job=JobState.PENDING)
+    assert (waiting.state, waiting.final) == (State.PENDING, False)
+    assert "the scheduler has not heard of that" in waiting.reason
+    assert judge(events, job=JobState.CANCELLED).state is State.CANCELLED
+    assert judge(events, job=JobState.FAILED).state is State.CANCELLED
+
+
+def test_the_job_is_the_newest_that_anybody_named() -> None:
+    def job(*events: Event) -> str | None:
+        return judge(sorted(events)).job_id
+
+    def begun(t: float, job_id: str, attempt: int) -> Event:
+        return event(t, "job_started", job_id=job_id, attempt=attempt)
+
+    first = [*submitted("12"), begun(10, "12", 0)]
+    assert job(*first, event(20, "submitted", job_id="13")) == "13"
+    # Nobody lived to write what was submitted, and the job has begun.
+    assert job(*first, begun(30, "13", 1)) == "13"
+    assert job(*first, begun(30, "12", 1)) == "12"
+    # The clock of the client that submitted the first is ahead.
+    ahead = [event(1, "intent"), event(700, "submitted", job_id="12"), begun(10, "12", 0)]
+    assert job(*ahead, event(20, "submitted", job_id="13")) == "13"
+    assert job(*ahead, event(20, "submitted", job_id="13"), begun(30, "13", 1)) == "13"
+
+
 def test_a_run_that_completed_despite_a_cancel_is_completed() -> None:
     events = submitted() + started() + [event(15, "cancel", user="ann")]
     assert judge(events + ended({"0": 0, "1": 0})).state is State.COMPLETED

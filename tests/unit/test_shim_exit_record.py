@@ -79,3 +79,79 @@ def test_a_traceback_whose_beginning_is_lost_still_names_the_exception() -> None
 @pytest.mark.parametrize("text", ["", "loss: 3.1\n", "Error: bad flag\n", "Killed\n", "\0\xff"])
 def test_no_traceback_is_no_exception(text: str) -> None:
     assert find_exception(text) is None
+
+
+GROUP = "raise ExceptionGroup('several', [ValueError('a'), KeyError('b')])"
+TASKS = """
+import asyncio
+async def load(): {}['shard']
+async def main():
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(load())
+asyncio.run(main())
+"""
+NESTED = """
+try:
+    try: {}['x']
+    except KeyError as error: raise ValueError('bad') from error
+except ValueError as error: inner = error
+raise ExceptionGroup('outer', [ExceptionGroup('within', [inner, inner]), OSError('disk')])
+"""
+CHAINED = """
+try: 1/0
+except Exception as error: raise ExceptionGroup('g', [OSError('disk')]) from error
+"""
+LINES = """
+try: 1/0
+except Exception as error: second = error
+raise ExceptionGroup('two\\nlines', [OSError('disk\\nis full'), second])
+"""
+
+
+@pytest.mark.parametrize("prefix", ["", "[rank3]: "])
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (GROUP, "several (2 sub-exceptions): ValueError: a"),
+        (TASKS, "unhandled errors in a TaskGroup (1 sub-exception): KeyError: 'shard'"),
+        (
+            NESTED,
+            "outer (2 sub-exceptions): ExceptionGroup: within (2 sub-exceptions): ValueError: bad",
+        ),
+        (CHAINED, "g (1 sub-exception): OSError: disk"),
+        (LINES, "two\nlines (2 sub-exceptions): OSError: disk\nis full"),
+    ],
+    ids=["plain", "tasks", "nested", "chained", "lines"],
+)
+def test_a_group_is_named_with_the_first_exception_in_it(
+    code: str, message: str, prefix: str
+) -> None:
+    said = "".join(f"{prefix}{line}\n" for line in stderr_of(code).splitlines())
+    assert find_exception(said) == {"type": "ExceptionGroup", "message": message}
+
+
+def test_an_exception_that_came_after_a_group_is_the_last_one() -> None:
+    said = stderr_of(f"try: {GROUP}\nexcept Exception: raise OSError('disk')")
+    assert find_exception(said) == {"type": "OSError", "message": "disk"}
+    said = stderr_of(
+        f"import traceback\ntry: {GROUP}\nexcept Exception: traceback.print_exc()\n1/0"
+    )
+    assert find_exception(said) == {"type": "ZeroDivisionError", "message": "division by zero"}
+
+
+def test_of_a_group_whose_beginning_is_lost_an_exception_in_it_is_named() -> None:
+    said = stderr_of(TASKS)
+    lost = said.index("    | Traceback (most recent call last):")
+    assert find_exception(said[lost:]) == {"type": "KeyError", "message": "'shard'"}
+
+
+def test_groups_without_end_are_read_as_far_as_python_prints_them() -> None:
+    level = "  | ExceptionGroup: g (1 sub-exception)\n  +-+---------------- 1 ----------------\n"
+    found = find_exception("  + Exception Group Traceback (most recent call last):\n" + level * 999)
+    assert found is not None
+    assert found["message"].count("ExceptionGroup") == 9
+
+
+def test_a_row_of_bars_is_read_in_time_that_grows_with_its_length() -> None:
+    """Else this test does not end."""
+    assert find_exception(f"|{' |' * 1000} Traceback of nothing\n") is None

@@ -232,6 +232,40 @@ def test_an_element_that_slurm_does_not_single_out_is_not_cancelled_with_the_oth
     assert not log.exists()
 
 
+def test_a_squeue_that_fails_has_not_said_that_an_element_does_not_wait(
+    tmp_path, monkeypatch, array
+):
+    """Without a hold before it scancel ends all elements that wait."""
+    stub(tmp_path, "scontrol", "echo 'Slurmctld(primary) at head is UP'")
+    stub(tmp_path, "squeue", "echo 'Unspecified error' >&2; exit 1")
+    stub(tmp_path, "scancel", f"touch {tmp_path}/cancelled")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(SchedulerUnreachable, match="Unspecified error"):
+        Slurm().cancel(array, "7_3")
+    assert not (tmp_path / "cancelled").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "living"),
+    [
+        ("12|PENDING|r-aaaaaa", "12"),
+        ("12|RUNNING|r-aaaaaa", None),
+        ("13|RUNNING|r-aaaaaa", "13"),
+        ("13|COMPLETING|r-aaaaaa", None),
+        ("13|RUNNING|r-bbbbbb", None),
+        ("", None),
+    ],
+)
+def test_a_job_that_would_go_on_beside_another_is_found_whatever_the_run_folder_says(
+    tmp_path, monkeypatch, row, living
+):
+    """Job 12 has ended by all that its ranks say."""
+    stub(tmp_path, "scontrol", "echo 'Slurmctld(primary) at head is UP'")
+    stub(tmp_path, "squeue", f"echo '{row}'")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert Slurm().living("r-aaaaaa", "12") == living
+
+
 def test_a_thousand_elements_of_a_dead_clients_array_are_looked_for_at_once(tmp_path, monkeypatch):
     log = tmp_path / "asked"
     stub(tmp_path, "scontrol", "echo 'Slurmctld(primary) at head is UP'")

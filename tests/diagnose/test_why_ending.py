@@ -1,0 +1,186 @@
+"""A rank that raised and was still on its way out when it was told to end is who began it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.made_logs import leave, node_ended
+from support.made_runs import MadeRun
+from support.ptx import Ptx, exit_records
+from support.why_provoked import submit_script
+
+from orchestrator.agent.exit_record import find_exception
+from orchestrator.diagnose.verdict import Verdict
+from orchestrator.diagnose.why import why
+from orchestrator.runs.observe import observe_one
+
+TERM, KILL, ABORT = -15, -9, -6
+BAD = "ValueError: bad sample 17 in shard 3"
+CLOSED = (
+    "RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] "
+    "Connection closed by peer [10.0.0.2]:4242."
+)
+WATCHDOG = (
+    "[E1 ProcessGroupNCCL.cpp:607] [Rank 0] Watchdog caught collective operation timeout: "
+    "WorkNCCL(SeqNum=12, OpType=ALLREDUCE, NumelIn=1, NumelOut=1, Timeout(ms)=600000) "
+    "ran for 600061 milliseconds before timing out."
+)
+STEPS = [(30.0 + n, f"step {n} loss 2.{n}") for n in range(20)]
+CHAINED = "\n\nDuring handling of the above exception, another exception occurred:\n\n"
+
+
+def traceback(last: str) -> str:
+    return (
+        "Traceback (most recent call last):\n"
+        f'  File "/home/ann/train.py", line 30, in <module>\n    main()\n{last}'
+    )
+
+
+def ended_by(
+    run: MadeRun, rank: int, said: list[tuple[float, str]], code: int, t: float, node: int = 0
+) -> None:
+    """It said this, second and text each, and ended at `t`."""
+    for moment, text in said:
+        leave(run, rank, text, t=moment, node=node)
+    text = "\n".join(text for _, text in said)
+    last = text.split("\n")[-20:]
+    leave(run, rank, code=code, t=t, node=node, exception=find_exception(text), last_lines=last)
+
+
+def told(
+    folder: Path,
+    said: list[tuple[float, str]],
+    *,
+    echo: str = traceback(CLOSED),
+    code: int = 1,
+    by: int = TERM,
+    at: float = 59,
+) -> Verdict:
+    """Rank 1 `said` this and was told to end; rank 0 had left `at` that time with an echo."""
+    run = MadeRun(folder, "late-aaaaaa", procs=3).submitted().started()
+    ended_by(run, 0, [(at, echo)], code, at)
+    ended_by(run, 1, said, by, at + 5)
+    leave(run, 2, "step 3", code=TERM, t=at + 1)
+    node_ended(run, {0: code, 1: by, 2: TERM}, first=0)
+    run.over(message="").event(62, "supervisor_ended", rc=1)
+    return why(observe_one(run.layout, ask=False)[0])
+
+
+@pytest.mark.parametrize(
+    ("echo", "code", "rule"),
+    [(traceback(CLOSED), 1, "gloo-closed"), (WATCHDOG, ABORT, "nccl-timeout")],
+    ids=["closed", "timeout"],
+)
+@pytest.mark.parametrize("by", [TERM, 143, KILL])
+def test_a_rank_that_raised_and_was_told_to_end_before_it_had_ended_is_the_root(
+    echo: str, code: int, rule: str, by: int, tmp_path: Path
+) -> None:
+    verdict = told(tmp_path, [(40, "step 3"), (50, traceback(BAD))], echo=echo, code=code, by=by)
+    assert verdict.sentence == (
+        "Rank 1 on node 0 (n0) raised ValueError: bad sample 17 in shard 3, "
+        "and was still ending when it was told to end."
+    )
+    assert verdict.first is not None
+    assert (verdict.first.rank, verdict.first.exception) == (1, "ValueError")
+    assert (verdict.state, verdict.rule) == ("failed", "")
+    assert [row.text for row in verdict.evidence] == [BAD, "main()"]
+    assert {row.what: row.ranks for row in verdict.others} == {rule: (0,), "told to end": (2,)}
+
+
+def test_the_rule_that_knows_its_exception_explains_it(tmp_path: Path) -> None:
+    space = traceback("OSError: [Errno 28] No space left on device")
+    verdict = told(tmp_path, [(50, space)])
+    assert verdict.rule == "no-space"
+    assert verdict.sentence == (
+        "Rank 1 on node 0 (n0) raised OSError: no space was left on the disk that it wrote to, "
+        "and was still ending when it was told to end."
+    )
+
+
+def test_of_a_chain_its_last_exception_is_named(tmp_path: Path) -> None:
+    verdict = told(tmp_path, [(50, traceback("KeyError: 'x'") + CHAINED + traceback(BAD))])
+    assert verdict.first is not None
+    assert verdict.first.exception == "ValueError"
+
+
+@pytest.mark.parametrize(
+    ("said", "at"),
+    [
+        ([(20, traceback(BAD)), *STEPS], 59.0),
+        ([(62, traceback("KeyboardInterrupt"))], 59.0),
+        ([(50, traceback(CLOSED))], 59.0),
+        ([(50, traceback(BAD))], 59.0 + 3600),
+    ],
+    ids=["survived", "raised-when-told-to-end", "an-echo-too", "hours-before"],
+)
+def test_an_exception_that_the_others_cannot_have_noticed_is_not_blamed(
+    said: list[tuple[float, str]], at: float, tmp_path: Path
+) -> None:
+    verdict = told(tmp_path, said, at=at)
+    assert verdict.rule == "gloo-closed"
+    assert "raised" not in verdict.sentence
+
+
+def test_a_timeout_may_be_long_after_the_exception_that_it_names_no_rank_for(
+    tmp_path: Path,
+) -> None:
+    hours = WATCHDOG.replace("(ms)=600000", "(ms)=7200000")
+    verdict = told(tmp_path, [(50, traceback(BAD))], echo=hours, code=ABORT, at=59 + 7200)
+    assert verdict.first is not None
+    assert verdict.first.rank == 1
+
+
+def test_of_several_that_raised_the_first_is_the_root(tmp_path: Path) -> None:
+    run = MadeRun(tmp_path, "two-aaaaaa", nodes=2, procs=2).submitted().started(0).started(1)
+    ended_by(run, 0, [(59, traceback(CLOSED))], 1, 59)
+    ended_by(run, 1, [(52, traceback("KeyError: 'late'"))], TERM, 60)
+    ended_by(run, 2, [(51, traceback(BAD))], TERM, 70, node=1)
+    ended_by(run, 3, [(53, traceback("KeyError: 'later'"))], TERM, 70, node=1)
+    node_ended(run, {0: 1, 1: TERM}, first=0)
+    node_ended(run, {2: TERM, 3: TERM}, node=1, first=2)
+    run.over(message="").event(62, "supervisor_ended", rc=1)
+    verdict = why(observe_one(run.layout, ask=False)[0])
+    assert verdict.first is not None
+    assert (verdict.first.rank, verdict.first.node) == (2, 1)
+
+
+def test_a_rank_that_failed_by_itself_comes_before_one_that_was_told_to_end(
+    tmp_path: Path,
+) -> None:
+    verdict = told(tmp_path, [(50, traceback(BAD))], echo=traceback("MemoryError"))
+    assert verdict.first is not None
+    assert verdict.first.rank == 0
+
+
+SLOW_TO_LEAVE = """
+import atexit, os, time
+import torch
+import torch.distributed as dist
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+if rank == 1:
+    atexit.register(lambda: time.sleep(60))  # as one that uploads what it has
+try:
+    dist.all_reduce(torch.ones(10))
+    if rank == 1:
+        raise ValueError("bad sample 17 in shard 3")
+    dist.all_reduce(torch.ones(10))
+finally:
+    dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_a_real_rank_with_a_slow_exit_is_named_and_not_the_one_that_lost_its_connection(
+    tmp_path: Path,
+) -> None:
+    ptx = Ptx(tmp_path / "runs", {"XDG_STATE_HOME": str(tmp_path / "state")})
+    run = submit_script(ptx, tmp_path / "job", "slow-exit", SLOW_TO_LEAVE, "torchrun")
+    assert ptx("wait", run.name, "--timeout", "100s", timeout=120).returncode == 1, ptx.story(run)
+    records = {record["rank"]: record for record in exit_records(run)}
+    assert (records[0]["exit_code"], records[1]["signal"]) == (1, 15), records
+    verdict = json.loads(ptx.ok("why", run.name, "--json"))
+    assert (verdict["first"]["rank"], verdict["first"]["exception"]) == (1, "ValueError")
+    assert verdict["others"] == [{"what": "gloo-closed", "ranks": [0]}]
