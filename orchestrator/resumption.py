@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from orchestrator.runs.wait import seems_over
 from orchestrator.submission import hand_over, register_run, secret_values
 
 if TYPE_CHECKING:
+    from orchestrator.schedulers.base import Scheduler
     from orchestrator.spec.job import JobSpec
 
 Change = tuple[str, Any, Any]
@@ -51,8 +53,10 @@ class Resumption:
     damaged: tuple[Listed, ...]
     """Newer ones that lack files, and are passed over."""
     changes: tuple[Change, ...]
+    scheduler: str
+    """Which has had the run so far."""
     job_id: str | None
-    """The job that has ended."""
+    """Its job, which has ended."""
 
 
 def prepare_resumption(
@@ -90,7 +94,8 @@ def prepare_resumption(
     if checkpoint is None and from_step is None and not changes:
         _refuse_to_do_it_again(observed)
     number, job_id = 1 + max(numbers, default=0), observed.state.job_id
-    return Resumption(prepared, number, attempt, checkpoint, damaged, changes, job_id)
+    had = observed.record.scheduler
+    return Resumption(prepared, number, attempt, checkpoint, damaged, changes, had, job_id)
 
 
 def resume(resumption: Resumption, environ: Mapping[str, str] = os.environ) -> str:
@@ -122,12 +127,21 @@ def resume(resumption: Resumption, environ: Mapping[str, str] = os.environ) -> s
 def _refuse_beside_a_job(resumption: Resumption) -> None:
     """Whatever the folder says: two jobs of one run would train over each other."""
     prepared = resumption.prepared
-    job_id = prepared.scheduler.living(prepared.layout.run_id, resumption.job_id)
+    job_id = _living(prepared.scheduler, resumption)
+    if job_id is None and resumption.scheduler != prepared.plan.scheduler:
+        from orchestrator.schedulers.registry import get
+
+        with contextlib.suppress(UserError):  # it may be another machine's
+            job_id = _living(get(resumption.scheduler), resumption)
     if job_id is not None:
         raise Conflict(
             f"{prepared.layout.run_id} has not ended: its job {job_id} is in the queue.",
             hint=f"`scancel {job_id}` ends it without ptx; then resume the run.",
         )
+
+
+def _living(scheduler: Scheduler, resumption: Resumption) -> str | None:
+    return scheduler.living(resumption.prepared.layout.run_id, resumption.job_id)
 
 
 def _claim(layout: RunLayout, resumption: Resumption) -> ClientEvents:

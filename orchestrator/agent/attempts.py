@@ -125,6 +125,17 @@ def requeued_for(events: Iterable[Mapping[str, Any]], why: str) -> bool:
     return (last.get("type"), last.get("reason")) == ("requeue", why)
 
 
+def to_be_followed(events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """attempt_ended of the newest attempt, where another was to follow and none has begun."""
+    last: Mapping[str, Any] | None = None
+    for event in events:
+        if event.get("type") == "attempt_ended":
+            last = event if event.get("retry") else None
+        elif event.get("type") == "job_started":
+            last = None
+    return last
+
+
 def unjudged(events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """job_started of the newest attempt, where its supervisor died before it could judge it."""
     last: Mapping[str, Any] | None = None

@@ -3,7 +3,6 @@ while that is of use, else through the queue."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import signal
@@ -91,7 +90,8 @@ class Job:
             if (code := self._between()) is not None:
                 return code
             if short and not requeued_for(read_events(self._path), short):
-                return self._elsewhere(short, self._allocation.facts())
+                requeued = self._allocation.facts().get("Requeue") != "0"
+                return self._elsewhere(short, "requeue" if requeued else "new-job")
             attempt = begin_attempt(self._run_dir, shared=self._shared)
             code = self._conclude(attempt, self._attempt(attempt, chosen))
             if code is not None:
@@ -101,11 +101,12 @@ class Job:
         """The exit code of a job that is to begin no further attempt: it was cancelled, or SLURM
         ends it between two of them. None where it goes on."""
         told = self._judge.told() if self._judge.ending else None
-        if not self._judge.ending and not cancelled(self._run_dir):
+        if told == "cancelled" or cancelled(self._run_dir):
+            return self._queue.give_up()
+        if not self._judge.ending:
             return None
         if told in self._policy.on and not self._judge.returns:
-            newest = newest_attempt(read_events(self._path))
-            return self._queue.go_on(newest, str(told), "new-job")
+            return self._elsewhere(str(told), "new-job")
         return 1
 
     def _conclude(self, attempt: int, verdict: Verdict) -> int | None:
@@ -256,9 +257,8 @@ class Job:
         needed = pause(self._policy, self._retries) + float(self._restart.get("warning") or 0)
         return place(verdict, judge.facts, ending=judge.ending, needed=needed)
 
-    def _elsewhere(self, why: str, facts: Mapping[str, str]) -> int:
-        """Back into the queue, because these nodes will not do."""
-        where = "new-job" if facts.get("Requeue") == "0" else "requeue"
+    def _elsewhere(self, why: str, where: str) -> int:
+        """Back into the queue between two attempts."""
         return self._queue.go_on(newest_attempt(read_events(self._path)), why, where)
 
     def _forget_secrets(self, name: str, attempt: int) -> None:
@@ -295,6 +295,5 @@ def run_job(plan_path: str, command: Sequence[str]) -> int:
         return Job(path, plan, command).run()
     except Exception:
         # A filesystem that fails for a minute, or a mistake of ours: the next one takes over.
-        with contextlib.suppress(OSError):
-            traceback.print_exc()
+        tell(traceback.format_exc())
         return TRY_AGAIN

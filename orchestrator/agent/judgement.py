@@ -6,9 +6,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from orchestrator.agent.allocation import Allocation, time_left
-from orchestrator.agent.attempts import past_of, read_events, read_nodes, unjudged
+from orchestrator.agent.attempts import (
+    past_of,
+    read_events,
+    read_nodes,
+    to_be_followed,
+    unjudged,
+)
 from orchestrator.agent.classes import Evidence, Past, Policy, Verdict, judge
 
 _AT_ONCE = 5.0
@@ -52,6 +59,9 @@ class Judge:
 
     def past(self) -> Past:
         return past_of(read_events(self._events))
+
+    def to_be_followed(self) -> Mapping[str, Any] | None:
+        return to_be_followed(read_events(self._events))
 
     def all_ended(self, attempt: int, nodes: Sequence[str]) -> bool:
         """Whether the agent of every node has said how it ended."""

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from orchestrator.agent.allocation import Allocation, is_silence
+from orchestrator.agent.attempts import record_end
 from orchestrator.agent.bad_hosts import exclusion
+from orchestrator.agent.classes import Verdict
 from orchestrator.agent.clients import cancelled
 from orchestrator.agent.events import Events
 from orchestrator.agent.judgement import Judge, Silence
@@ -52,7 +54,7 @@ class Queue:
         avoid = exclusion(self._judge.past(), self._allocation)
         refused: str | None = "its requeueing is switched off"
         if self._is_cancelled():
-            return 1
+            return self.give_up()
         if where == "requeue":
             self._events.append("requeue", attempt=attempt, reason=reason)
             refused = self._until_answered(self._allocation.requeue)
@@ -61,7 +63,9 @@ class Queue:
                 tell(f"SLURM does not keep the job away from {', '.join(avoid)}: {said}")
             self._sleep(_ENDED_BY_SLURM, through_signals=True)
             return 1
-        if self._cancelled or (self._judge.ending and where == "requeue"):
+        if self._cancelled:
+            return self.give_up()
+        if self._judge.ending and where == "requeue":
             return 1
         made = self._until_answered(lambda: self._new_job(avoid))
         job_id, said = made if made is not None else ("", _SILENT)
@@ -69,9 +73,22 @@ class Queue:
             self._events.append("submitted", job_id=job_id)
             if cancelled(self._run_dir):  # while it was submitted: the client knew of this job
                 self._allocation.cancel(job_id)
-        elif said and not self._cancelled:
+                return self.give_up()
+        elif self._cancelled:
+            return self.give_up()
+        elif said:
             why = refused or _SILENT
             tell(f"the run cannot go on: the job is not requeued ({why}), nor a new one: {said}")
+        return 1
+
+    def give_up(self) -> int:
+        """Put on record that nothing follows the newest attempt, since the run was cancelled after
+        it; nobody else may remember that. The exit code of this job."""
+        end = self._judge.to_be_followed()
+        if end is not None:
+            message = f"it was cancelled; before that, {end.get('message')}"
+            verdict = Verdict("cancelled", message, False, False, None, [], None)
+            record_end(self._events, int(end["attempt"]), verdict)
         return 1
 
     def _new_job(self, avoid: Sequence[str] | None) -> tuple[str, str] | None:

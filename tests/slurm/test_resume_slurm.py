@@ -103,3 +103,22 @@ def test_the_job_of_a_resumption_bears_its_number(ptx: Ptx, tmp_path: Path) -> N
         assert submitted[-1].text("job_id") == told["job_id"]
     finally:
         subprocess.run(["scancel", f"--name={run.name}"], check=True)
+
+
+@pytest.mark.parametrize("elsewhere", [[], ["--set", "scheduler=local"]])
+def test_a_run_is_not_resumed_beside_a_job_of_it_that_its_folder_knows_nothing_of(
+    ptx: Ptx, tmp_path: Path, elsewhere: list[str]
+) -> None:
+    """As one whose supervisor was killed before it could note what it had submitted."""
+    run = ptx.submit(tmp_path / "again.yaml")
+    assert ptx("wait", run.name).returncode == 1
+    wrap = ["--hold", f"--output={tmp_path}/out", "--wrap=sleep 600"]
+    argv = ["sbatch", "--parsable", f"--job-name={run.name}", *wrap]
+    job = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        done = ptx("resume", run.name, *elsewhere)
+        assert done.returncode == 5, done.stdout + done.stderr
+        assert f"its job {job} is in the queue" in done.stderr
+        assert not list((run / "events").glob("resume-*"))
+    finally:
+        subprocess.run(["scancel", job], check=True)

@@ -119,8 +119,13 @@ def test_a_run_that_somebody_has_cancelled_does_not_go_on_though_slurm_knows_not
 ) -> None:
     """As after a client that was killed between its word and SLURM's."""
     client(tmp_path, "intent", "submitted", "cancel")
-    assert go(where, lambda: None) == []
+    end = {"v": 1, "t": 5, "type": "attempt_ended", "attempt": 0, "class": "time-limit"}
+    (tmp_path / "job.jsonl").write_text(json.dumps(end | {"retry": True, "message": "late"}) + "\n")
+    assert go(where, lambda: None) == ["attempt_ended", "attempt_ended"]
     assert site.asked("sbatch") == site.asked("scontrol requeue") == 0
+    last = json.loads((tmp_path / "job.jsonl").read_text().splitlines()[-1])
+    assert (last["class"], last["retry"], last["attempt"]) == ("cancelled", False, 0)
+    assert last["message"] == "it was cancelled; before that, late"
 
 
 @pytest.mark.parametrize("after", [("cancel_failed",), ("intent",)])
