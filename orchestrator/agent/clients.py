@@ -6,6 +6,7 @@ another has replaced: so the supervisor asks here before it starts or submits an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from orchestrator.agent.attempts import Event, read_events
@@ -14,7 +15,7 @@ from orchestrator.agent.attempts import Event, read_events
 def cancelled(run_dir: Path) -> bool:
     """Whether the newest submission was cancelled, and nobody has taken that back."""
     told = _events(run_dir)
-    begun = max((_time(event) for event in told if event.get("type") == "intent"), default=0.0)
+    begun = max((_time(event) for event in _resumptions(told)), default=0.0)
     standing = 0
     for event in sorted(told, key=_time):
         if event.get("type") == "cancel" and _time(event) >= begun:
@@ -26,14 +27,21 @@ def cancelled(run_dir: Path) -> bool:
 
 def first_attempt(run_dir: Path) -> int:
     """The first attempt that the newest submission may begin: all before it are another's."""
-    return max(
-        (
-            attempt
-            for event in _events(run_dir)
-            if event.get("type") == "intent" and isinstance(attempt := event.get("attempt"), int)
-        ),
-        default=0,
-    )
+    attempts = (event.get("attempt") for event in _resumptions(_events(run_dir)))
+    return max((one for one in attempts if isinstance(one, int)), default=0)
+
+
+def _resumptions(events: Iterable[Event]) -> list[Event]:
+    """Intents of `ptx resume` that came to something, or may. That of `ptx submit` is the first in
+    any case, whatever the clock of its host says."""
+    later = [event for event in events if event.get("submission")]
+    numbers = {
+        kind: {event["submission"] for event in later if event.get("type") == kind}
+        for kind in ("submitted", "submit_failed")
+    }
+    withdrawn = numbers["submit_failed"] - numbers["submitted"]
+    intents = [event for event in later if event.get("type") == "intent"]
+    return [event for event in intents if event["submission"] not in withdrawn]
 
 
 def _events(run_dir: Path) -> list[Event]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -50,7 +51,8 @@ class Deputy:
             return
         # Not where SLURM is ending the job: it was cancelled then, or comes back by itself.
         wanted = self._wanted and (state == "RUNNING" or _was_killed(facts))
-        wanted = wanted and not cancelled(self._run_dir)
+        with contextlib.suppress(OSError):
+            wanted = wanted and not cancelled(self._run_dir)
         if not wanted or self._requeue(job) or alone_for > _INSISTS:
             self._lifeline = None
 

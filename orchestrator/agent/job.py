@@ -34,13 +34,10 @@ from orchestrator.agent.placement import place, revoked
 from orchestrator.agent.queue import Queue
 from orchestrator.agent.srun import start_srun
 from orchestrator.agent.stderr import tell
-from orchestrator.agent.takeover import Inheritance, inheritance, living_sruns
+from orchestrator.agent.takeover import Inheritance, end_steps, inheritance, living_sruns
 
 _TICK = 0.5
-_BETWEEN = 2.0
-"""Seconds between two questions to SLURM."""
 _WAITED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD}
-_KILL_AGAIN = 10.0
 TRY_AGAIN = 75
 """Exit code of a supervisor that failed (EX_TEMPFAIL): the batch script starts another."""
 _LEAVES = ("completed", "failed", "out-of-memory", "cancelled", "launch-error")
@@ -63,8 +60,8 @@ class Job:
         own, since = self._allocation, first_attempt(self._run_dir)
         self._inherited = inheritance(read_events(self._path), own.job_id, own.restarts, since)
         self._anchor = Anchor(self._inherited.port if self._inherited else 0)
-        hears = partial(self._sleep, through_signals=True)
-        self._judge = Judge(self._run_dir, self._path, self._policy, self._allocation, hears)
+        self._hears = partial(self._sleep, through_signals=True)
+        self._judge = Judge(self._run_dir, self._path, self._policy, self._allocation, self._hears)
         self._queue = Queue(
             self._allocation, self._judge, self._events, self._run_dir, plan_path, self._sleep
         )
@@ -73,10 +70,13 @@ class Job:
     def run(self) -> int:
         """All attempts of this job; its exit code."""
         try:
-            return self._attempts()
+            code = self._attempts()
         except Silence:
             tell("SLURM ends this job and does not say why: its next start judges this attempt")
             return 1
+        if cancelled(self._run_dir):
+            self._forget_secrets("cancelled", newest_attempt(read_events(self._path)))
+        return code
 
     def _attempts(self) -> int:
         if self._inherited is not None:
@@ -160,28 +160,9 @@ class Job:
         if sruns or self._judge.all_ended(left.attempt, left.nodes):
             verdict = self._judge.judge(left.attempt, left.nodes, left.begun)
         else:
-            self._end_steps(left)
+            end_steps(left, self._judge, self._allocation, self._seconds, self._hears)
             verdict = self._judge.judge_unseen(left.attempt, left.nodes, left.begun)
         return self._conclude(left.attempt, verdict)
-
-    def _end_steps(self, left: Inheritance) -> None:
-        """Of an attempt whose srun has died with the supervisor: its ranks save, if any is left.
-
-        Waits for as long as SLURM does not answer: the next attempt would start beside them.
-        """
-        due: float | None = None
-        while not self._judge.all_ended(left.attempt, left.nodes):
-            steps = self._allocation.steps()
-            if steps == []:
-                return
-            now = time.monotonic()
-            if steps and due is None:
-                self._allocation.signal_steps(steps, "TERM")
-                due = now + (self._grace() or float(self._plan["grace_seconds"]))
-            elif steps and due is not None and now > due:
-                self._allocation.signal_steps(steps, "KILL")
-                due = now + _KILL_AGAIN
-            self._sleep(_BETWEEN, through_signals=True)
 
     def _srun(self, attempt: int, nodes: Sequence[str]) -> None:
         """Until srun has ended. SLURM signals srun itself, as it does every process of the job."""
@@ -220,6 +201,10 @@ class Job:
             return float(self._restart["grace"])
         wait = self._allocation.kill_wait()
         return None if wait is None else max(1.0, wait - min(3.0, wait / 4))
+
+    def _seconds(self) -> float:
+        """Those that ranks have to save and end."""
+        return self._grace() or float(self._plan["grace_seconds"])
 
     def _choose(self) -> tuple[list[str], str]:
         """The nodes of the next attempt, and why there are too few of them."""
@@ -289,7 +274,7 @@ def run_job(plan_path: str, command: Sequence[str]) -> int:
         plan = read_plan(path)
     except NotStartable as error:
         tell(str(error))
-        return 1
+        return TRY_AGAIN if isinstance(error.__cause__, OSError) else 1
     os.umask(0o007 if plan["group_shared"] else 0o077)
     try:
         return Job(path, plan, command).run()

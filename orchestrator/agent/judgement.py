@@ -17,6 +17,7 @@ from orchestrator.agent.attempts import (
     unjudged,
 )
 from orchestrator.agent.classes import Evidence, Past, Policy, Verdict, judge
+from orchestrator.agent.clients import first_attempt
 
 _AT_ONCE = 5.0
 """Seconds between SLURM's decision to preempt a job without GraceTime and its end, at most."""
@@ -28,6 +29,8 @@ _SETTLES = 5.0
 """Seconds within which SLURM says of a job that it ends it, once it has sent SIGTERM."""
 _HEARS = 0.1
 """Seconds in which a signal is heard that came as srun ended."""
+_STRANGERS_MOST = 3
+"""Such ends in a row: what sends SIGTERM again and again means it."""
 _STRANGERS = "its processes were told to end (SIGTERM), and not by SLURM"
 _OBEDIENT = ("stopped", "terminated", "completed")
 _UNSEEN = "the supervisor of the job was killed, and srun with it"
@@ -71,17 +74,18 @@ class Judge:
         """Of an attempt whose srun has ended; `begun` in seconds since the epoch."""
         self._sleep(_HEARS)
         evidence, signalled = self._evidence(attempt, nodes), self.ending
-        told = self.told()
+        obeyed, past = _only_obeyed(evidence), self.past()
+        told = self.told(patient=obeyed)
         down = self._allocation.down(nodes) if told == "node-failure" else ()
         evidence = evidence._replace(told=told, down=down, seconds=time.time() - begun)
-        if told is None and not evidence.warned and _only_obeyed(evidence):
+        if told is None and obeyed and not evidence.warned:
             if not self.facts:
                 raise Silence
-            if signalled:
+            if signalled and past.lost < _STRANGERS_MOST:
                 # A host that is shut down in good order tells its processes before SLURM knows.
-                verdict = judge(evidence._replace(told="node-failure"), self.past(), self._policy)
+                verdict = judge(evidence._replace(told="node-failure"), past, self._policy)
                 return verdict._replace(message=_STRANGERS, nodes_failed=[])
-        return judge(evidence, self.past(), self._policy)
+        return judge(evidence, past, self._policy)
 
     def judge_unseen(self, attempt: int, nodes: Sequence[str], begun: float) -> Verdict:
         """Of an attempt whose srun was killed together with the supervisor before this one."""
@@ -114,19 +118,21 @@ class Judge:
         if requeued and not silent:
             verdict = verdict._replace(message=requeued)
         others = last.get("job_id") != self._allocation.job_id
+        others = others or attempt < first_attempt(self._run_dir)
         return attempt, verdict, verdict.retry or others
 
     def _evidence(self, attempt: int, nodes: Sequence[str]) -> Evidence:
         left = read_nodes(self._run_dir, attempt)
         return Evidence(list(nodes), left.ended, len(left.started), left.warned)
 
-    def told(self) -> str | None:
+    def told(self, *, patient: bool = False) -> str | None:
         """Why SLURM ends this job, None where it does not. One that it has put back into the queue
         counts one restart more than this start knows of; one that was cancelled does not.
 
         Also asked where no SIGTERM came: a batch host that SLURM has given up hears of nothing.
+        `patient` where nothing but the answer says why the ranks have ended.
         """
-        facts = self.facts = self._facts()
+        facts = self.facts = self._facts(_PATIENCE if patient else 0.0)
         self.ending = self.ending or facts.get("JobState", "RUNNING") != "RUNNING"
         if not self.ending:
             # During a partition's GraceTime nobody but the ranks has been told. SLURM brings back
@@ -146,9 +152,10 @@ class Judge:
         left = time_left(facts)
         return "time-limit" if left is not None and left <= 1 else "cancelled"
 
-    def _facts(self) -> dict[str, str]:
-        """Empty after a long silence; raises Silence after a short one where SLURM is ending the
-        job, for what may be any reason. A SIGTERM that is not SLURM's ends nothing."""
+    def _facts(self, patience: float) -> dict[str, str]:
+        """Empty where SLURM is silent for longer than that; raises Silence, after ten seconds of
+        it, where SLURM is ending the job: that may be for any reason. A SIGTERM that is not SLURM's
+        ends nothing."""
         asked = time.monotonic()
         told: float | None = None
         while True:
@@ -162,7 +169,7 @@ class Judge:
                     return facts
             elif told is not None and now > told + _INSISTS:
                 raise Silence
-            elif now > asked + _PATIENCE:
+            elif told is None and now >= asked + patience:
                 return {}
             self._sleep(1)
 

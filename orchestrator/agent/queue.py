@@ -62,7 +62,7 @@ class Queue:
             if avoid is not None and (said := self._allocation.exclude(avoid)):
                 tell(f"SLURM does not keep the job away from {', '.join(avoid)}: {said}")
             self._sleep(_ENDED_BY_SLURM, through_signals=True)
-            return 1
+            return self.give_up() if cancelled(self._run_dir) else 1
         if self._cancelled:
             return self.give_up()
         if self._judge.ending and where == "requeue":
@@ -70,10 +70,7 @@ class Queue:
         made = self._until_answered(lambda: self._new_job(avoid))
         job_id, said = made if made is not None else ("", _SILENT)
         if job_id:
-            self._events.append("submitted", job_id=job_id)
-            if cancelled(self._run_dir):  # while it was submitted: the client knew of this job
-                self._allocation.cancel(job_id)
-                return self.give_up()
+            self._note(job_id)
         elif self._cancelled:
             return self.give_up()
         elif said:
@@ -108,8 +105,15 @@ class Queue:
         """Whether a supervisor that was killed has submitted the new job."""
         job_id = self._allocation.successor(self._run_dir.name)
         if job_id:
-            self._events.append("submitted", job_id=job_id)
+            self._note(job_id)
         return bool(job_id)
+
+    def _note(self, job_id: str) -> None:
+        """Of a run that was cancelled while it was submitted the client knew the old job alone."""
+        self._events.append("submitted", job_id=job_id)
+        if cancelled(self._run_dir):
+            self._allocation.cancel(job_id)
+            self.give_up()
 
     def _until_answered(self, ask: Callable[[], T | None]) -> T | None:
         """None where SLURM is silent for very long, or says that the job was cancelled meanwhile.

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from orchestrator.agent.allocation import Allocation
+from orchestrator.agent.judgement import Judge
 from orchestrator.agent.lifeline import PORT
 from orchestrator.agent.processes import Process, environment_value, process_table
+
+_BETWEEN = 2.0
+"""Seconds between two questions to SLURM."""
+_KILL_AGAIN = 10.0
 
 
 class Inheritance(NamedTuple):
@@ -59,3 +66,29 @@ def living_sruns(job_id: str, attempt: int) -> list[Process]:
         and environment_value(process.pid, PORT) is not None
         and all(environment_value(process.pid, name) == value for name, value in wanted.items())
     ]
+
+
+def end_steps(
+    left: Inheritance,
+    judge: Judge,
+    allocation: Allocation,
+    grace: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> None:
+    """Of an attempt whose srun has died with the supervisor: its ranks save, if any is left.
+
+    Waits for as long as SLURM does not answer: the next attempt would start beside them.
+    """
+    due: float | None = None
+    while not judge.all_ended(left.attempt, left.nodes):
+        steps = allocation.steps()
+        if steps == []:
+            return
+        now = time.monotonic()
+        if steps and due is None:
+            allocation.signal_steps(steps, "TERM")
+            due = now + grace()
+        elif steps and due is not None and now > due:
+            allocation.signal_steps(steps, "KILL")
+            due = now + _KILL_AGAIN
+        sleep(_BETWEEN)

@@ -122,6 +122,8 @@ def _to_be_retried(case: Case) -> RunState | None:
     if case.job_over:
         return case.for_now(end.state, f"{how}; it was to be started again")
     if case.facts.cancel is not None:
+        if case.job_state == JobState.UNKNOWN and not case.heart_beats:
+            return case.for_now(State.CANCELLED, _cancel_words(case.facts.cancel))
         return case.for_now(State.RUNNING, "cancelled; it is not started again")
     if end.where == "allocation":
         return case.for_now(State.RUNNING, f"restarting: {how}")

@@ -70,8 +70,8 @@ def find(name: str) -> str | None:
 def living(name: str, ended: str | None) -> str | None:
     """One of them that waits, or that runs and is not `ended`; raises as `find`."""
     ping()
-    user = f"--user={os.getuid()}"
-    answer = ask(["squeue", "-h", "--all", user, f"--name={name}", "-o", "%i|%T|%j"])
+    # Of anybody: a run that a group shares may be another's job.
+    answer = ask(["squeue", "-h", "--all", f"--name={name}", "-o", "%i|%T|%j"])
     if answer.code != 0:
         raise unreachable(sentence(answer.err) or f"squeue ended with {answer.code}")
     rows = (line.strip().split("|", 2) for line in answer.out.splitlines())

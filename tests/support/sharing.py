@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from xdist.scheduler import LoadScopeScheduling
 
 _ONE_LAUNCH = (
@@ -12,17 +15,19 @@ _ONE_LAUNCH = (
     "tests/cli/test_plot_browser.py",
     "tests/slurm/test_slurm_why.py",
 )
-_ONE_CLUSTER = tuple(
-    f"tests/slurm/test_{name}.py"
-    for name in (
-        "slurm_disturbed",
-        "slurm_restarts",
-        "slurm_preempted",
-        "slurm_node_failure",
-        "never_lose_work",
-    )
-)
 _CLUSTER = "tests/slurm"
+
+
+def _asking_for(fixture: str) -> tuple[str, ...]:
+    """Modules of tests that name this fixture of tests/slurm/conftest.py. By what they say: one
+    that was forgotten in a list would start a second cluster at the ports of the first."""
+    folder = Path(__file__).resolve().parents[1] / "slurm"
+    word = re.compile(rf"\b{fixture}\b")
+    files = sorted(folder.glob("test_*.py"))
+    return tuple(f"{_CLUSTER}/{file.name}" for file in files if word.search(file.read_text()))
+
+
+_DISTURBED, _BARE = _asking_for("on_disturbed"), _asking_for("bare")
 # The longest first, so that no worker is alone at the end: those of one cluster are the longest
 # of all and mostly wait, then whatever takes a minute or more by itself.
 _FIRST = (
@@ -43,12 +48,13 @@ def scope_of(nodeid: str) -> str:
     """Tests of one scope run on one worker, one after the other.
 
     Modules that train all their cases in one launch go to one worker: on two they would train
-    twice. So do those that disturb the one cluster of their own. Every other test goes to whoever
-    is free.
+    twice. So do those that disturb the one cluster of their own, or need one without accounting.
+    Every other test goes to whoever is free.
     """
-    if nodeid.startswith(_ONE_CLUSTER):
+    if nodeid.startswith(_DISTURBED):
         return _CLUSTER
-    return nodeid.split("::")[0] if nodeid.startswith(_ONE_LAUNCH) else nodeid
+    alone = nodeid.startswith(_BARE) or nodeid.startswith(_ONE_LAUNCH)
+    return nodeid.split("::")[0] if alone else nodeid
 
 
 def turn_of(scope: str) -> int:

@@ -72,8 +72,19 @@ def test_nobody_is_taken_to_have_cancelled_a_job_of_which_slurm_says_nothing(
     site.falls_silent()
     with pytest.raises(Silence):
         judged(tmp_path)
+
+
+def test_nobody_waits_for_a_silent_slurm_whose_word_changes_nothing(
+    site: Site, tmp_path: Path
+) -> None:
+    def wakes() -> None:
+        raise AssertionError("it waits")
+
+    site.falls_silent()
     ended(tmp_path, "rank-failed", "terminated", rank=0, code=1, message="ValueError: x", t=1.0)
-    assert judged(tmp_path).name == "failed"
+    assert judged(tmp_path, wakes=wakes).name == "failed"
+    ended(tmp_path, "completed", "completed")
+    assert judged(tmp_path, wakes=wakes).name == "completed"
 
 
 def test_a_sigterm_that_is_not_slurms_does_not_end_the_run(
@@ -86,6 +97,9 @@ def test_a_sigterm_that_is_not_slurms_does_not_end_the_run(
     verdict = judged(tmp_path, ending=True)
     assert (verdict.name, verdict.retry, verdict.where) == ("node-failure", True, "requeue")
     assert "not by SLURM" in verdict.message and verdict.nodes_failed == []
+    end = {"v": 1, "t": 5, "type": "attempt_ended", "class": "node-failure", "retry": True}
+    (tmp_path / "x").write_text((json.dumps(end) + "\n") * 3)
+    assert judged(tmp_path, ending=True)[:3:2] == ("cancelled", False), "it comes again and again"
     ended(tmp_path, "rank-failed", "terminated", rank=0, code=1, message="ValueError: x", t=1.0)
     assert judged(tmp_path, ending=True).name == "failed"
     ended(tmp_path, "completed", "completed")

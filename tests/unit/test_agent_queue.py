@@ -12,6 +12,7 @@ from support.slurm_site import SILENT, Site
 from orchestrator.agent import judgement
 from orchestrator.agent.allocation import Allocation
 from orchestrator.agent.classes import Policy
+from orchestrator.agent.clients import cancelled, first_attempt
 from orchestrator.agent.events import Events
 from orchestrator.agent.judgement import Judge, Silence
 from orchestrator.agent.queue import Queue
@@ -30,7 +31,7 @@ Go = Callable[..., list[str]]
 def go(site: Site, tmp_path: Path) -> Go:
     """How the run goes on, as its events tell; `wakes` is called at the third pause."""
 
-    def one(where: str, wakes: Callable[[], None], *, cancelled: bool = False) -> list[str]:
+    def one(where: str, wakes: Callable[[], None], *, ending: bool = False) -> list[str]:
         path = tmp_path / "job.jsonl"
         allocation = Allocation({"SLURM_JOB_ID": "7"})
         pauses = 0
@@ -40,7 +41,7 @@ def go(site: Site, tmp_path: Path) -> Go:
             pauses += 1
             if pauses == 3:
                 wakes()
-                judge.ending = cancelled
+                judge.ending = ending
 
         judge = Judge(tmp_path, path, Policy(3, [], 0.0), allocation, sleep)
         queue = Queue(
@@ -101,16 +102,19 @@ def test_a_job_that_is_cancelled_while_slurm_was_silent_does_not_come_back(
         site.command("scontrol", f'echo "{state}"')
 
     site.falls_silent()
-    assert go(where, wakes, cancelled=True) == []
+    assert go(where, wakes, ending=True) == (["requeue"] if where == "requeue" else [])
     assert site.asked("sbatch") == 0
-    assert site.asked("scontrol requeue") == 0
+    assert site.asked("scontrol requeue") == (3 if where == "requeue" else 0)
 
 
 def client(folder: Path, *kinds: str, t: float = 10.0) -> None:
+    """Events of clients a second apart; `intent 1` is one of submission 1."""
     (folder / "events").mkdir(exist_ok=True)
     with (folder / "events" / "client-here-1.jsonl").open("a") as file:
-        for number, kind in enumerate(kinds):
-            file.write(json.dumps({"v": 1, "t": t + number, "type": kind}) + "\n")
+        for number, words in enumerate(kinds):
+            kind, _, submission = words.partition(" ")
+            which = {"submission": int(submission), "attempt": 1} if submission else {}
+            file.write(json.dumps({"v": 1, "t": t + number, "type": kind} | which) + "\n")
 
 
 @pytest.mark.parametrize("where", ["requeue", "new-job"])
@@ -128,7 +132,17 @@ def test_a_run_that_somebody_has_cancelled_does_not_go_on_though_slurm_knows_not
     assert last["message"] == "it was cancelled; before that, late"
 
 
-@pytest.mark.parametrize("after", [("cancel_failed",), ("intent",)])
+def test_a_cancel_stands_whatever_clocks_and_failed_resumptions_say(tmp_path: Path) -> None:
+    client(tmp_path, "cancel")
+    client(tmp_path, "intent", "submitted", t=100)  # of a host whose clock is ahead
+    assert cancelled(tmp_path)
+    client(tmp_path, "intent 1", "submit_failed 1", t=200)
+    assert cancelled(tmp_path) and first_attempt(tmp_path) == 0
+    client(tmp_path, "intent 2", t=300)
+    assert not cancelled(tmp_path) and first_attempt(tmp_path) == 1
+
+
+@pytest.mark.parametrize("after", [("cancel_failed",), ("intent 1",)])
 def test_a_cancel_that_failed_or_was_of_an_earlier_submission_holds_nothing_up(
     site: Site, go: Go, tmp_path: Path, after: tuple[str, ...]
 ) -> None:

@@ -217,36 +217,59 @@ def test_the_script_is_bash_and_starts_the_supervisor(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("canary"))
 
 
+LATER = [4 * number for number in range(1, 10)]
+
+
 @pytest.mark.parametrize(
-    ("ends", "starts", "code"),
+    ("ends", "starts", "code", "pauses"),
     [
-        (["exit 0"], 1, 0),
-        (["exit 1"], 1, 1),
-        (["kill -9 $$", "exit 0"], 2, 0),
-        (["kill -SEGV $$", "kill -9 $$", "exit 1"], 3, 1),
-        (["kill -TERM $PPID; kill -9 $$", "exit 0"], 1, 137),
-        (["kill -USR2 $PPID; exit 0"], 1, 0),
+        (["exit 0"], 1, 0, []),
+        (["exit 1"], 1, 1, []),
+        (["kill -9 $$", "exit 0"], 2, 0, [1]),
+        (["kill -SEGV $$", "kill -9 $$", "exit 1"], 3, 1, [1, 1]),
+        (["kill -TERM $PPID; kill -9 $$", "exit 0"], 1, 137, []),
+        (["kill -USR2 $PPID; exit 0"], 1, 0, []),
+        (["exit 75", "exit 75", "exit 0"], 3, 0, [4, 8]),
+        (["kill -TERM $PPID; exit 1"], 1, 1, []),
+        (["kill -TERM $PPID; exit 75", "exit 0"], 2, 0, [4]),
+        (["exit 75"] * 20, 10, 75, LATER),
+        (
+            ["rm bundle/plan.json; exit 2", "touch bundle/plan.json; exit 75", "exit 0"],
+            3,
+            0,
+            [4, 8],
+        ),
+        (["rm -r bundle; exit 0"], 1, 0, []),
     ],
 )
-def test_only_a_supervisor_that_was_killed_alone_is_started_anew(
-    ends: list[str], starts: int, code: int, tmp_path: Path
+def test_a_supervisor_that_was_killed_alone_or_that_failed_is_started_anew(
+    ends: list[str], starts: int, code: int, pauses: list[int], tmp_path: Path
 ) -> None:
-    """Where SLURM ends the job it sends SIGTERM to the script too."""
+    """Where SLURM ends the job it sends SIGTERM to the script too, and to its pause."""
+    run = tmp_path / "x-000001"
+    (run / "bundle").mkdir(parents=True)
+    for name in ("agent.pyz", "plan.json"):
+        (run / "bundle" / name).touch()
     lines = ["#!/bin/bash", "echo >> starts", "case $(wc -l < starts) in"]
     lines += [f"{number}) {end};;" for number, end in enumerate(ends, 1)]
-    (tmp_path / "python3").write_text("\n".join([*lines, "esac", ""]))
-    (tmp_path / "python3").chmod(0o755)
-    (tmp_path / "job.sbatch").write_text(script({}, tmp_path))
+    (run / "python3").write_text("\n".join([*lines, "esac", ""]))
+    (run / "sleep").write_text("#!/bin/bash\necho $1 >> pauses\nexit 143\n")
+    for name in ("python3", "sleep"):
+        (run / name).chmod(0o755)
+    (run / "job.sbatch").write_text(script({}, tmp_path))
     done = subprocess.run(
         ["bash", "job.sbatch"],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
-        cwd=tmp_path,
+        env={"PATH": f"{run}:/usr/bin:/bin"},
+        cwd=run,
         capture_output=True,
         text=True,
+        timeout=60,
     )
     assert done.returncode == code, done.stderr
-    assert len((tmp_path / "starts").read_text().splitlines()) == starts
-    assert done.stderr.count("it is started anew") == starts - 1
+    assert len((run / "starts").read_text().splitlines()) == starts
+    said = (run / "pauses").read_text().split() if pauses else []
+    assert [int(word) for word in said] == pauses
+    assert done.stderr.count("it is started anew") == len(pauses)
 
 
 def test_an_arrays_script_runs_the_script_of_each_element_wherever_they_lie(tmp_path: Path) -> None:
@@ -275,42 +298,3 @@ def test_an_array_asks_for_what_each_element_would_and_names_each_ones_own_log()
     assert [line for line in single if line not in array] == [
         "#SBATCH --output=/runs/x-000001/scheduler.log"
     ]
-
-
-@pytest.mark.parametrize(
-    ("ends", "starts", "code", "pauses"),
-    [
-        (["75", "75", "0"], 3, 0, ["4", "8"]),
-        (["kill -9 $$", "0"], 2, 0, ["1"]),
-        (["1"], 1, 1, []),
-        (["kill -TERM $PPID; exit 1"], 1, 1, []),
-        (["kill -TERM $PPID; kill -9 $$"], 1, 137, []),
-        (["kill -TERM $PPID; exit 75", "0"], 2, 0, ["4"]),
-        (["75"] * 20, 10, 75, [str(4 * number) for number in range(1, 11)]),
-    ],
-)
-def test_a_supervisor_that_failed_or_was_killed_alone_is_started_anew(
-    tmp_path: Path, ends: list[str], starts: int, code: int, pauses: list[str]
-) -> None:
-    """The batch script itself, with a supervisor that ends like this the first time, the second
-    and so on."""
-    log = tmp_path / "log"
-    cases = "\n".join(
-        f"{number}) {end if end[0].isalpha() else f'exit {end}'} ;;"
-        for number, end in enumerate(ends, 1)
-    )
-    python, sleep = tmp_path / "python", tmp_path / "sleep"
-    python.write_text(
-        f"#!/bin/bash\necho start >> {log}\ncase $(grep -c start {log}) in\n{cases}\nesac\n"
-    )
-    # SLURM's SIGTERM ends the pause of a job that it ends.
-    sleep.write_text(f"#!/bin/bash\necho pause $1 >> {log}\nexit 143\n")
-    for file in (python, sleep):
-        file.chmod(0o755)
-    text = script({}, tmp_path).replace("/opt/python", str(python))
-    done = subprocess.run(
-        ["bash", "-c", text], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False
-    )
-    said = log.read_text().split()
-    assert (done.returncode, said.count("start")) == (code, starts)
-    assert [word for word in said if word.isdigit()] == pauses

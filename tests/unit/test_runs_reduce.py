@@ -259,6 +259,8 @@ def test_a_cancel_that_no_scheduler_has_heard_of_ends_no_run_that_is_to_go_on() 
     assert "the scheduler has not heard of that" in waiting.reason
     assert judge(events, job=JobState.CANCELLED).state is State.CANCELLED
     assert judge(events, job=JobState.FAILED).state is State.CANCELLED
+    forgotten = judge(events, job=JobState.UNKNOWN)  # by the scheduler, whatever it heard
+    assert (forgotten.state, forgotten.final) == (State.CANCELLED, False)
 
 
 def test_the_job_is_the_newest_that_anybody_named() -> None:
