@@ -274,7 +274,9 @@ def run_job(plan_path: str, command: Sequence[str]) -> int:
         plan = read_plan(path)
     except NotStartable as error:
         tell(str(error))
-        return TRY_AGAIN if isinstance(error.__cause__, OSError) else 1
+        why = error.__cause__
+        fails = isinstance(why, OSError) and not isinstance(why, FileNotFoundError)
+        return TRY_AGAIN if fails else 1
     os.umask(0o007 if plan["group_shared"] else 0o077)
     try:
         return Job(path, plan, command).run()
