@@ -4,6 +4,7 @@ this machine."""
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +27,8 @@ _USAGE = 2
 _OBEYED = (143, -15)
 """Exit codes of a rank that was told to end, and did."""
 _LAUNCH = ("setup-failed", "check-failed", "launch-failed")
+_MISSED = 2.0
+"""Seconds within which the failures of several nodes may be one."""
 _PAST_ITS_START = 600.0
 """Seconds after which a script that never reports a step is taken to have made some."""
 _LONGEST_PAUSE = 600.0
@@ -184,7 +187,15 @@ def _failures(evidence: Evidence) -> list[tuple[float, int, Mapping[str, Any]]]:
             continue
         if not (evidence.warned and failure.get("code") in _OBEYED):
             found.append((float(failure.get("t") or 0), rank, failure))
-    return sorted(found, key=lambda one: one[:2])
+    found.sort(key=lambda one: one[:2])
+    # Whoever is killed outright is missed by others at once, and which of them is noticed first is
+    # chance; nothing of ours kills so early.
+    killed = [
+        one
+        for one in found
+        if one[2].get("signal") == signal.SIGKILL and one[0] <= found[0][0] + _MISSED
+    ]
+    return [*killed, *(one for one in found if one not in killed)]
 
 
 def _is_the_machines(failure: Mapping[str, Any]) -> bool:

@@ -104,7 +104,9 @@ def main() -> None:
     args = parser.parse_args()
 
     asked = [False]
-    deaf = args.haunt and ATTEMPT == 0 and RANK > 0  # so that rank 0 hears of nothing
+    # Of node 0, where torchrun has its store: without that it ends the ranks of other nodes.
+    haunts = args.haunt and ATTEMPT == 0 and os.environ["PTX_NODE_RANK"] == "0"
+    deaf = args.haunt and ATTEMPT == 0 and not haunts  # so that the other hears of nothing
     if args.deaf:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     elif not deaf:
@@ -138,7 +140,7 @@ def main() -> None:
                 print("stopped at step", step, flush=True)
                 sys.exit(STOPPED)
     except ConnectionError:
-        if args.haunt and RANK == 0:
+        if haunts:
             haunt(step)
         raise
     print("done", flush=True)

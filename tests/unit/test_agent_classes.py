@@ -153,6 +153,16 @@ def test_the_machine_is_blamed_for_silence_signals_and_its_devices() -> None:
     assert verdict(None, STOPPED, told="preempted").nodes_failed == []
 
 
+@pytest.mark.parametrize(("later", "blamed"), [(1.0, ["n1"]), (9.0, [])])
+def test_a_rank_that_was_killed_outright_came_before_those_that_missed_it_at_once(
+    later: float, blamed: list[str]
+) -> None:
+    missed = ended("rank-failed", "ConnectionError: a rank is gone", stepped=True)
+    killed = ended("rank-failed", "killed", stepped=True)
+    killed["first_failure"] |= {"code": None, "signal": 9, "t": 5.0 + later}
+    assert verdict(missed, killed).nodes_failed == blamed
+
+
 def test_hosts_are_left_out_after_two_failures() -> None:
     assert twice_failed({"n0": 1, "n1": 2, "n2": 3}) == ["n1", "n2"]
 
