@@ -20,7 +20,7 @@ CASES: dict[str, dict[str, Any]] = {
     "healthy": {"steps": 400, "every_steps": 40},
     # Long beside what else a step takes, also on a machine that does much besides.
     "straggler": {"forward": [1, 0.12], "steps": 40},
-    "slow data": {"data": [None, 0.1], "steps": 40},
+    "slow data": {"data": [None, 0.3], "steps": 40},
     "slow data of one": {"data": [0, 0.1], "steps": 40},
     "all sleep": {"forward": [None, 0.04]},
     "short": {"forward": [1, 0.1], "steps": 10, "every_steps": 1},
