@@ -119,9 +119,7 @@ def newest_attempt(events: Iterable[Mapping[str, Any]]) -> int:
 
 def requeued_for(events: Iterable[Mapping[str, Any]], why: str) -> bool:
     """Whether this very start of the job is the queue's answer to that complaint."""
-    last: Mapping[str, Any] = {}
-    for last in events:  # noqa: B007 - the last one
-        pass
+    *_, last = ({}, *events)
     return (last.get("type"), last.get("reason")) == ("requeue", why)
 
 

@@ -26,6 +26,8 @@ _DEVICE = re.compile(
 _USAGE = 2
 _OBEYED = (143, -15)
 """Exit codes of a rank that was told to end, and did."""
+OBEDIENT = ("stopped", "terminated", "completed")
+"""Reasons of nodes that ended as they were told, or were done."""
 _LAUNCH = ("setup-failed", "check-failed", "launch-failed")
 _MISSED = 2.0
 """Seconds within which the failures of several nodes may be one."""
@@ -156,7 +158,7 @@ def _classify(evidence: Evidence) -> tuple[str, str, list[str]]:
         return "launch-error", message, [hosts[rank]] if reasons[rank] == "check-failed" else []
     if evidence.warned:
         return "time-limit", _TOLD["time-limit"], []
-    if all(reason in ("stopped", "terminated", "completed") for reason in reasons.values()):
+    if all(reason in OBEDIENT for reason in reasons.values()):
         return "cancelled", "its nodes were told to stop (SIGTERM)", []
     return "unknown", "it ended, and nothing says why", []
 

@@ -16,7 +16,7 @@ from orchestrator.agent.attempts import (
     to_be_followed,
     unjudged,
 )
-from orchestrator.agent.classes import Evidence, Past, Policy, Verdict, judge
+from orchestrator.agent.classes import OBEDIENT, Evidence, Past, Policy, Verdict, judge
 from orchestrator.agent.clients import first_attempt
 
 _AT_ONCE = 5.0
@@ -32,7 +32,6 @@ _HEARS = 0.1
 _STRANGERS_MOST = 3
 """Such ends in a row: what sends SIGTERM again and again means it."""
 _STRANGERS = "its processes were told to end (SIGTERM), and not by SLURM"
-_OBEDIENT = ("stopped", "terminated", "completed")
 _UNSEEN = "the supervisor of the job was killed, and srun with it"
 
 
@@ -181,7 +180,7 @@ def _only_obeyed(evidence: Evidence) -> bool:
     """Whether all nodes ended as they were told, and some not because they were done."""
     reasons = [str(event.get("reason")) for event in evidence.ended.values()]
     whole = len(reasons) == len(evidence.hosts)
-    return whole and set(reasons) <= set(_OBEDIENT) and set(reasons) != {"completed"}
+    return whole and set(reasons) <= set(OBEDIENT) and set(reasons) != {"completed"}
 
 
 def _was_preempted(facts: Mapping[str, str]) -> bool:

@@ -14,6 +14,7 @@ from orchestrator.agent.classes import Verdict
 from orchestrator.agent.clients import cancelled
 from orchestrator.agent.events import Events
 from orchestrator.agent.judgement import Judge, Silence
+from orchestrator.agent.placement import revoked
 from orchestrator.agent.stderr import tell
 
 T = TypeVar("T")
@@ -83,8 +84,8 @@ class Queue:
         it; nobody else may remember that. The exit code of this job."""
         end = self._judge.to_be_followed()
         if end is not None:
-            message = f"it was cancelled; before that, {end.get('message')}"
-            verdict = Verdict("cancelled", message, False, False, None, [], None)
+            said = str(end.get("class")), str(end.get("message"))
+            verdict = revoked(Verdict(*said, True, False, None, [], None))
             record_end(self._events, int(end["attempt"]), verdict)
         return 1
 
