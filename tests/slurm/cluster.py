@@ -213,6 +213,16 @@ class Cluster:
         rows = self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%N|%T").stdout.split()
         return dict(row.split("|", 1) for row in rows)
 
+    def is_empty(self, within: float = 0) -> bool:
+        """Whether every node is idle and no job is left, after at most so many seconds."""
+
+        def empty() -> bool:
+            states = self.node_states()
+            idle = set(states) == set(config.NODES) and set(states.values()) == {"idle"}
+            return idle and not self.run("squeue", "-h").stdout.strip()
+
+        return processes.wait_until(empty, within)
+
     def kill_node(self, node: str) -> None:
         """SIGKILL one slurmd, as when a machine dies. The processes of its jobs go on: SLURM
         says NODE_FAIL after SlurmdTimeout, and `start` brings the node back."""

@@ -98,6 +98,8 @@ def disturbed(_session_cluster: Cluster) -> Iterator[Cluster]:
 @pytest.fixture
 def on_disturbed(disturbed: Cluster, _spoken_to: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CONF", str(disturbed.conf))
+    # Its tests say which nodes a job gets: what the last one left there would send it elsewhere.
+    assert disturbed.is_empty(within=90), disturbed.run("scontrol", "show", "node", "-o").stdout
 
 
 @pytest.fixture(scope="module")
