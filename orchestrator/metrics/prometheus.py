@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from orchestrator.metrics.board import NodeRow, RankRow, Snapshot
 from orchestrator.metrics.lines import number
@@ -86,10 +87,17 @@ def exposition(seen: Snapshot) -> str:
     text.add("run_attempt", "Number of the newest attempt.", run.state.attempt, base)
     text.add("run_world_size", "Ranks of the run.", record.world_size, base)
     for key, words, *other in _REPORTED:
-        text.add((other or [key])[0], words, number(dict(seen.report), key), base)
+        text.add((other or [key])[0], words, _reported(seen.report, key), base)
     _nodes(text, base, seen.nodes, seen.at)
     _ranks(text, base, seen.ranks)
     return "\n".join(text.lines()) + "\n"
+
+
+def _reported(report: Mapping[str, Any], key: str) -> float | None:
+    """A loss that stands there and is no finite number is NaN: without its sample an alert would
+    see the last finite one until that is stale."""
+    value = number(dict(report), key)
+    return math.nan if value is None and key == "loss" and key in report else value
 
 
 def _nodes(text: _Text, base: Labels, nodes: Sequence[NodeRow], now: float) -> None:
@@ -126,6 +134,8 @@ def _escaped(text: str) -> str:
 
 
 def _value(value: float) -> str:
+    if math.isnan(value):
+        return "NaN"
     if isinstance(value, bool) or (math.isfinite(value) and value == int(value)):
         return str(int(value))
     return repr(float(value))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -101,21 +101,24 @@ def test_wait_goes_on_through_restarts(ptx: Ptx) -> None:
     run = MadeRun(ptx.runs, "wait-aaaaaa").supervised().started()
     run.ended([0, 1], t=10)  # nobody has said yet what is to follow
 
-    def go_on() -> None:
+    argv = [*ptx.argv, "wait", "wait"]
+    env = os.environ | {"PTX_RUNS": str(ptx.runs)} | ptx.env
+    with subprocess.Popen(
+        argv, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as waiting:
+        assert waiting.stdout is not None and waiting.stderr is not None
         time.sleep(1.5)
+        assert waiting.poll() is None
         run.over("failed", t=11, where="allocation")
-        time.sleep(1.5)
-        run.started(attempt=1, t=20)
-        time.sleep(1.5)
-        run.ended([0, 0], attempt=1, t=30)
-
-    meanwhile = threading.Thread(target=go_on)
-    meanwhile.start()
-    done = ptx("wait", "wait")
-    meanwhile.join()
-    assert done.returncode == 0, done.stderr
-    assert "completed" in done.stdout
-    assert "Restarting: attempt 0 ended, failed" in done.stderr
+        told = ""
+        while "Restarting: attempt 0 ended, failed" not in told:
+            line = waiting.stderr.readline()
+            assert line, told
+            told += line
+        run.started(attempt=1, t=20).ended([0, 0], attempt=1, t=30)
+        shown, rest = waiting.communicate(timeout=PATIENCE)
+        assert waiting.returncode == 0, told + rest
+    assert "completed" in shown
 
 
 def test_what_a_run_took_is_from_its_first_attempt_on(ptx: Ptx) -> None:

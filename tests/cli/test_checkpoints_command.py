@@ -27,7 +27,7 @@ def run(ptx: Ptx) -> Path:
     made_checkpoint(folder, 200, created=now - 3700)
     fsdp = {"name": "fsdp", "tensor_parallel": 2, "pipeline_parallel": 1}
     losses = {"loss": 1.25, "eval_loss": 2.0}
-    made_checkpoint(folder, 250, 1, created=now - 100, strategy=fsdp, metrics=losses)
+    made_checkpoint(folder, 250, 1, created=now - 4000, strategy=fsdp, metrics=losses)
     made_checkpoint(folder, 300, 1, whole=False)
     return folder
 
@@ -48,7 +48,7 @@ def test_the_list_fits_a_terminal_and_says_where_a_start_continues(ptx: Ptx, run
     assert [" ".join(line.split()) for line in lines] == [
         "STEP ATTEMPT AGE SIZE RANKS STRATEGY METRICS STATE",
         "300 1 - - - - - incomplete",
-        "250 1 1m40s 1.5 KiB 2 fsdp tp2 eval_loss 2 next start",
+        "250 1 1h06m 1.5 KiB 2 fsdp tp2 eval_loss 2 next start",
         "200 0 1h01m 1.5 KiB 2 zero3 loss 2.8 whole",
         "100 0 2h01m 1.5 KiB 2 zero3 loss 2.9 whole",
     ]

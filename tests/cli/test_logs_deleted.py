@@ -35,12 +35,18 @@ def end_of(process: subprocess.Popen[str]) -> tuple[int, list[str], str]:
         return process.wait(PATIENCE), shown, told
 
 
+def away(folder: Path) -> None:
+    """At once: who follows sees no half of it."""
+    out = folder.rename(folder.with_name(".going"))
+    shutil.rmtree(out)
+
+
 def without_run(run: FakeRun) -> None:
-    shutil.rmtree(run.layout.root)
+    away(run.layout.root)
 
 
 def without_attempt(run: FakeRun) -> None:
-    shutil.rmtree(run.layout.attempt(0))
+    away(run.layout.attempt(0))
 
 
 def without_log(run: FakeRun) -> None:

@@ -248,7 +248,11 @@ def test_a_loss_that_is_not_finite_is_said_wherever_a_loss_is(
     assert re.search(r"^loss +not finite$", told(capsys, "metrics", "nan"), re.M)
     assert "step 20/800  loss not finite" in told(capsys, "status", "nan")
     assert re.search(r"20/800 +nan ", told(capsys, "status"))
+    assert 'ptx_loss{run_id="nan-aaaaaa",name="nan"} NaN\n' in told(
+        capsys, "metrics", "nan", "--prometheus", "-"
+    )
     assert "loss not finite since step 20 (last 2.500)" in told(capsys, "plot", "nan")
     run.metrics(t=30, step=30, steps=800)  # one that has none is no NaN
+    assert "ptx_loss{" not in told(capsys, "metrics", "nan", "--prometheus", "-")
     assert "loss" not in told(capsys, "top", "nan") + told(capsys, "metrics", "nan")
     assert "nan " not in told(capsys, "status")

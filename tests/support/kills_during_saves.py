@@ -16,7 +16,6 @@ import json
 import os
 import random
 import signal
-import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from support.ports import free_port
 
 from orchestrator.checkpoints.names import committed_folders, step_folders
 from orchestrator.spec.policies import Checkpoint
@@ -97,9 +97,7 @@ def rank(folder: Path, environ: dict[str, str]) -> None:
 
 def fork(folder: Path, plan: Path, attempt: int) -> list[int]:
     (folder / "run" / "attempts" / f"{attempt:03d}").mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     pids = []
     for number in range(WORLD_SIZE):
         pid = os.fork()

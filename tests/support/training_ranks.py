@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from support import forked_ranks
+from support.ports import free_port
 
 from orchestrator.plan.plan import PLAN_VERSION
 from orchestrator.spec.policies import Checkpoint, Logging
@@ -79,15 +79,12 @@ def start(
 
 def _environments(world_size: int, plan: Path | None, env: dict[str, str]) -> list[dict[str, str]]:
     """By rank."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     shared = {
         **{key: value for key, value in os.environ.items() if not key.startswith("PTX_")},
         "PYTHONPATH": os.pathsep.join((str(CHECKOUT), str(CHECKOUT / "tests"))),
         "OMP_NUM_THREADS": "1",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": str(world_size),
         **({"PTX_PLAN": str(plan)} if plan else {}),
         **env,

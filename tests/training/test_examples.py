@@ -75,8 +75,9 @@ def test_two_ranks_train_one_model(name: str, tmp_path: Path) -> None:
     """Each rank draws weights and takes samples of its own, so they end equal only together."""
     ptx = Ptx(tmp_path / "runs")
     run, story = trained(ptx, name)
-    if ABORTED in story:
-        run, story = trained(ptx, name)
+    for _ in range(3):
+        if ABORTED in story:
+            run, story = trained(ptx, name)
     assert not story, story
     assert [record["exit_code"] for record in exit_records(run)] == [0, 0]
 

@@ -272,7 +272,7 @@ def test_a_language_model_killed_in_its_tracks_loses_its_last_interval_and_nothi
     data = tmp_path / "data.jsonl"
     texts = ["the quick brown fox jumps over the lazy dog "[: 7 + n % 37] for n in range(400)]
     data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    args = (*TINY, f"--data={data}", f"--cache={tmp_path / 'cache'}", "--steps=24")
+    args = (*TINY, f"--data={data}", f"--cache={tmp_path / 'cache'}", "--steps=80")
     plan = {"checkpoint": Checkpoint(every_steps=4).model_dump(), "training": PLAIN}
     undisturbed(tmp_path / "a", TRAIN_LM, args, **plan)
     disturbed(tmp_path / "b", TRAIN_LM, args, 10, signal.SIGKILL, **plan)
@@ -282,7 +282,7 @@ def test_a_language_model_killed_in_its_tracks_loses_its_last_interval_and_nothi
     )
     assert first | second == whole
     lost = len(first.keys() & second.keys())
-    assert 0 < lost <= 2 * 4  # the newest may not have been committed
+    assert max(first) < max(whole) and lost <= 2 * 4  # the newest may not have been committed
     assert all(first[step] == second[step] for step in first.keys() & second.keys())
     models = [(tmp_path / where / "run/model/model.safetensors").read_bytes() for where in "ab"]
     assert models[0] == models[1]
@@ -292,7 +292,7 @@ def test_an_image_model_with_dropout_and_augmentation_told_to_stop_loses_no_step
     tmp_path: Path,
 ) -> None:
     args = (
-        *("--dim=16", "--layers=1", "--heads=2", "--patch=4", "--epochs=1"),
+        *("--dim=16", "--layers=1", "--heads=2", "--patch=4", "--epochs=3"),
         *("--dropout=0.2", "--crop=1", "--flip"),
     )
     plan = {

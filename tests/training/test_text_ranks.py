@@ -24,7 +24,7 @@ def ranks(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     plan = plan_file(folder, world_size=2)
-    return run(SCRIPT, str(cases_file), world_size=2, plan=plan, within=60)
+    return run(SCRIPT, str(cases_file), world_size=2, plan=plan)
 
 
 def said(rank: Ended) -> list[dict[str, Any]]:

@@ -148,11 +148,11 @@ def test_a_node_that_sees_its_ranks_stand_still_tells_the_others_first(make: Mak
     assert all(record["ended"] >= told["at"] for record in run.records().values())
 
 
-WORDS = "import time\nprint('ready', flush=True)\ntime.sleep(8)\n"
+WORDS = "import time\nprint('ready', flush=True)\ntime.sleep(12)\n"
 
 
 def test_ranks_are_silent_while_those_of_another_node_print(make: Make) -> None:
-    run = make(WORDS, nodes=2, restart={"hang_after": 2}).start()
+    run = make(WORDS, nodes=2, restart={"hang_after": 5}).start()
     other = run.node.with_name("node-0001")
     until(lambda: len(run.logs()) == 2, "logs", run.story)
     other.mkdir()
@@ -165,7 +165,7 @@ def test_ranks_are_silent_while_those_of_another_node_print(make: Make) -> None:
 
 
 def test_words_of_another_node_that_end_are_a_hang(make: Make) -> None:
-    run = make(WORDS.replace("8", "60"), nodes=2, restart={"hang_after": 2}).start()
+    run = make(WORDS.replace("12", "60"), nodes=2, restart={"hang_after": 2}).start()
     until(lambda: len(run.logs()) == 2, "logs", run.story)
     other = run.node.with_name("node-0001")
     other.mkdir()
@@ -175,7 +175,7 @@ def test_words_of_another_node_that_end_are_a_hang(make: Make) -> None:
 
 
 def test_a_node_that_is_not_the_first_judges_nobody_by_what_it_prints(make: Make) -> None:
-    run = make(WORDS.replace("8", "4"), nodes=2, restart={"hang_after": 1})
+    run = make(WORDS.replace("12", "4"), nodes=2, restart={"hang_after": 1})
     assert run.start(PTX_NODE_RANK="1").wait() == 0
     assert not (run.node.parent / "hang.json").exists()
 

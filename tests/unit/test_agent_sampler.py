@@ -84,9 +84,9 @@ def test_a_sample_tells_of_node_ranks_and_gpus(runs: list[NodeRun], tmp_path: Pa
     run = started(runs, tmp_path, HOLD, GPUS)
     until(lambda: len(samples(run)) == 2, "two samples", run.story)
     first, second = samples(run)
-    assert 3 < second["t"] - first["t"] < 30
+    assert 3 < second["t"] - first["t"] < 120
     assert second["cpu"]["cores"] == len(os.sched_getaffinity(0)) or second["cpu"]["cores"] > 0
-    assert 0 <= second["cpu"]["used"] <= os.cpu_count()
+    assert 0 <= second["cpu"]["used"] <= os.cpu_count() + 0.5  # two clocks
     assert 0 < second["memory"]["used"] < second["memory"]["limit"]
     assert [row["rank"] for row in second["ranks"]] == [0, 1]
     assert all(64 << 20 < row["rss"] < 256 << 20 for row in second["ranks"])

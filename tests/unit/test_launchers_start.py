@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.ports import free_port
 
 from launchers import registry
 from launchers.facts import Facts
@@ -32,12 +32,6 @@ dist.destroy_process_group()
 HOSTILE = ["a b", "$(x)", "$$ $local_rank ${local_rank} $$$", "%d {0}"]
 LAUNCHERS = ["torchrun", "accelerate", "deepspeed"]
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def start(facts: Facts, launcher: str, node: int, port: int, folder: Path) -> subprocess.Popen[str]:

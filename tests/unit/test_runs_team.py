@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from support.children import children
+from support.node_run import until
 
 from orchestrator.runs import team as team_module
 from orchestrator.runs.team import Team
@@ -18,21 +19,38 @@ COUNT = 300
 
 
 class Member:
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
         self.first = os.getpid()
         self.seen: set[int] = set()
 
     def pids(self, first: int, after: int) -> list[tuple[int, int]]:
         self.seen |= set(range(first, after))
-        time.sleep(0.005)  # long enough for each to get some
         return [(number, os.getpid()) for number in range(first, after)]
+
+    def together(self, first: int, after: int) -> list[tuple[int, int]]:
+        self.begin()
+        self.await_others()
+        return self.pids(first, after)
+
+    def begin(self) -> None:
+        assert self.folder is not None
+        (self.folder / str(os.getpid())).touch()
+
+    def await_others(self) -> None:
+        """None goes on before three processes have something to do."""
+        folder = self.folder
+        assert folder is not None
+        until(lambda: len(list(folder.iterdir())) == 3, "three at work")
 
     def had(self, numbers: Sequence[int]) -> list[tuple[int, bool]]:
         return [(os.getpid(), number in self.seen) for number in numbers]
 
     def die_in_a_copy(self, first: int, after: int) -> list[tuple[int, int]]:
+        self.begin()
         if os.getpid() != self.first:
             os.kill(os.getpid(), signal.SIGKILL)
+        self.await_others()
         return self.pids(first, after)
 
     def die_when_asked_again(self, numbers: Sequence[int]) -> list[int]:
@@ -49,10 +67,10 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(team_module, "_PIECE", 7)
 
 
-def test_all_is_done_in_order_by_several_processes() -> None:
-    member = Member()
+def test_all_is_done_in_order_by_several_processes(tmp_path: Path) -> None:
+    member = Member(tmp_path)
     with Team(3, member) as team:
-        found = team.share(member.pids, COUNT)
+        found = team.share(member.together, COUNT)
     assert [number for number, _ in found] == list(range(COUNT))
     assert len({pid for _, pid in found}) == 3
 
@@ -72,34 +90,35 @@ def test_more_pieces_than_a_pipe_has_room_for_are_larger_ones() -> None:
         assert len(team.share(lambda first, after: [0] * (after - first), 10**6)) == 10**6
 
 
-def test_what_is_asked_again_is_asked_of_the_process_that_had_it() -> None:
-    member = Member()
+def test_what_is_asked_again_is_asked_of_the_process_that_had_it(tmp_path: Path) -> None:
+    member = Member(tmp_path)
     with Team(3, member) as team:
-        owners = dict(team.share(member.pids, COUNT))
+        owners = dict(team.share(member.together, COUNT))
         numbers = [*range(COUNT - 1, 0, -3)]
         told = team.again(member.had, [(number, number) for number in numbers])
     assert told == [(owners[number], True) for number in numbers]
     assert 0 < len(member.seen) < COUNT
 
 
-def test_what_a_killed_process_had_taken_is_done_by_the_first() -> None:
-    member = Member()
+def test_what_a_killed_process_had_taken_is_done_by_the_first(tmp_path: Path) -> None:
+    member = Member(tmp_path)
     with Team(3, member) as team:
         found = team.share(member.die_in_a_copy, COUNT)
         assert found == [(number, member.first) for number in range(COUNT)]
         assert team.again(member.had, [(5, 5)]) == [(member.first, True)]
 
 
-def test_what_a_process_killed_later_is_asked_is_answered_by_the_first() -> None:
-    member = Member()
+def test_what_a_process_killed_later_is_asked_is_answered_by_the_first(tmp_path: Path) -> None:
+    member = Member(tmp_path)
     with Team(3, member) as team:
-        team.share(member.pids, COUNT)
+        team.share(member.together, COUNT)
         asked = [(number, number) for number in range(COUNT)]
         assert team.again(member.die_when_asked_again, asked) == list(range(COUNT))
         assert team.again(member.die_when_asked_again, asked) == list(range(COUNT))
 
 
 def test_an_error_comes_out_and_no_process_is_left() -> None:
+    gc.collect()  # files that an earlier test left to be collected
     before = open_files(), children()
     member = Member()
     with pytest.raises(ValueError, match=r"\d+"), Team(2, member) as team:
@@ -112,6 +131,7 @@ def test_where_no_process_can_be_made_one_does_all(monkeypatch: pytest.MonkeyPat
         raise BlockingIOError
 
     monkeypatch.setattr(os, "fork", no_more)
+    gc.collect()
     before, member = open_files(), Member()
     with Team(4, member) as team:
         assert {pid for _, pid in team.share(member.pids, COUNT)} == {member.first}

@@ -66,11 +66,14 @@ def test_a_progress_bar_that_never_pauses_shows(rank: Rank) -> None:
 
 def test_other_output_may_come_between_the_parts_of_a_line(rank: Rank) -> None:
     code = (
-        "import os, time\n"
-        "os.write(1, b'ab'); time.sleep(0.6); os.write(2, b'err\\n'); time.sleep(0.1)\n"
+        "import os, sys, time\n"
+        "def until(seen):\n"
+        "    while seen not in open(sys.argv[1], 'rb').read(): time.sleep(0.01)\n"
+        "os.write(1, b'ab'); until(b' O ab')\n"
+        "os.write(2, b'err\\n'); until(b' e err')\n"
         "os.write(1, b'cd\\n')"
     )
-    assert rank.python(code) == 0
+    assert rank.run(sys.executable, "-c", code, str(rank.log_path)) == 0
     assert rank.texts() == ["O ab", "e err", "o cd"]
 
 
@@ -177,19 +180,21 @@ def test_a_full_disk_does_not_stop_the_rank_and_is_counted(rank: Rank) -> None:
 
 
 def test_writing_goes_on_when_the_disk_works_again(rank: Rank, tmp_path: Path) -> None:
-    stop = tmp_path / "stop"
+    stop, go = tmp_path / "stop", tmp_path / "go"
     code = (
         "import os, sys, time\n"
         "i = 0\n"
+        "while not os.path.exists(sys.argv[2]): time.sleep(0.01)\n"
         "while not os.path.exists(sys.argv[1]):\n"
         "    print(i); i += 1; time.sleep(0.0005)\n"
         "print('end')"
     )
-    process = rank.popen(sys.executable, "-c", code, str(stop))
+    process = rank.popen(sys.executable, "-c", code, str(stop), str(go))
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    until(lambda: rank.log_path.exists() and rank.log_path.stat().st_size > 2000, "some output")
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
-    until(lambda: rank.log_path.stat().st_size == 10_000, "the limit is met")
+    go.touch()
+    log = rank.log_path
+    until(lambda: log.exists() and log.stat().st_size == 10_000, "the limit is met")
     time.sleep(0.1)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, unlimited)
     until(lambda: rank.log_path.stat().st_size > 12_000, "writing goes on")
@@ -303,15 +308,26 @@ def test_an_orphaned_rank_that_blocks_sigterm_while_it_saves_has_the_whole_grace
     rank: Rank, tmp_path: Path
 ) -> None:
     (tmp_path / "plan.json").write_text('{"grace_seconds": 60}')
-    rank.env |= {"PTX_PLAN": str(tmp_path / "plan.json"), "PTX_AGENT_PID": "1"}
-    rank.env["PTX_AGENT_START"] = "no such start"
+    agent = subprocess.Popen(["sleep", "3600"])
+    rank.env |= {"PTX_PLAN": str(tmp_path / "plan.json"), "PTX_AGENT_PID": str(agent.pid)}
     code = (
         "import signal, time\n"
-        "signal.pthread_sigmask(signal.SIG_BLOCK, {15}); time.sleep(2); print('saved')\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {15}); print('saving', flush=True)\n"
+        "while 15 not in signal.sigpending(): time.sleep(0.01)\n"
+        "time.sleep(2); print('saved')\n"
         "signal.pthread_sigmask(signal.SIG_UNBLOCK, {15}); time.sleep(3600)"
     )
-    assert rank.python(code) == 143
-    assert rank.texts() == ["o saved"]
+    process = rank.popen(sys.executable, "-c", code)
+    try:
+        until(lambda: rank.log_path.exists() and b"saving" in rank.log, "the save")
+        agent.kill()
+        agent.wait()
+        assert process.wait(60) == 143
+    finally:
+        agent.kill()
+        process.kill()
+        process.communicate()
+    assert rank.texts() == ["o saving", "o saved"]
 
 
 def test_a_shim_whose_agent_is_another_process_by_now_ends_its_rank(rank: Rank) -> None:
