@@ -53,20 +53,21 @@ class Hang:
         self.message = ""
         """Why, once it hangs."""
 
-    def poll(self) -> bool:
-        """Whether the ranks are to be ended now."""
+    def poll(self, *, ended: bool) -> bool:
+        """Whether the ranks are to be ended now. `ended`: all of this node have, and well; they
+        make no more steps while one of another node still writes the model."""
         if self._after is None:
             return False
         if self._due is None:
-            self._notice_it()
+            self._notice_it(ended=ended)
         return self._due is not None and time.monotonic() >= self._due
 
-    def _notice_it(self) -> None:
+    def _notice_it(self, *, ended: bool) -> None:
         now = time.monotonic()
         look = now >= self._next_look
         if look:
             self._next_look = now + min(_LOOK, float(self._after or 0) / 4)
-        if self._stands_still(now, look=look):
+        if self._stands_still(now, look=look, ended=ended):
             self.message = f"no rank here made a step for {self._after} s"
             if self._judged_by_output():
                 self.message = f"no rank here printed anything for {self._silence:g} s"
@@ -76,8 +77,12 @@ class Hang:
             self.message = f"the ranks of node {node} stand still"
             self._due = now + wait
 
-    def _stands_still(self, now: float, *, look: bool) -> bool:
-        if self._judged_by_output():
+    def _stands_still(self, now: float, *, look: bool, ended: bool) -> bool:
+        by_output = self._judged_by_output()
+        if ended and (self._alone or not by_output):
+            self._stood(now, moved=True)
+            return False
+        if by_output:
             return look and self._node == _READER and self._is_silent(now)
         last = _mtime(self._step_file)
         moved, self._seen = last != self._seen, last

@@ -142,7 +142,8 @@ class Node:
                 self._say("the time limit is near and the ranks go on; ending everything")
                 return
             # Ranks that were asked to stop may save for as long as they need.
-            if self._stopping.asked is None and self._hang.poll():
+            ended = self._watch.all_fine(int(self._plan["procs_per_node"]))
+            if self._stopping.asked is None and self._hang.poll(ended=ended):
                 self._hung = True
                 self._say(self._hang.message)
                 take_stacks(self._wait, others=int(self._plan.get("nodes") or 1) > 1)

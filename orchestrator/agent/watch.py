@@ -48,6 +48,10 @@ class RankWatch:
             self._shims.update(shims_by_rank())
         return self._vanished(running)
 
+    def all_fine(self, ranks: int) -> bool:
+        """Whether so many had ended well at the last look, and none runs: all of the node."""
+        return len(self._fine) >= ranks
+
     def _has_shim(self, rank: int) -> bool:
         return rank in self._shims and self._shims[rank].alive()
 

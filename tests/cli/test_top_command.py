@@ -91,9 +91,10 @@ def test_of_a_thousand_nodes_the_worst_are_shown_and_the_rest_is_summed_up(tmp_p
         if node == 900:
             gpus[3] |= {"xid": 63}
         leave_samples(run.layout, [sample(time.time(), gpus, range(first, first + 8))], node=node)
-    leave_heartbeat(run.layout, time.time() - 200, node=333)
+    now = time.time()
+    leave_heartbeat(run.layout, now - 200, node=333)
     observed, _ = observe_one(run.layout)
-    seen = Board(run.layout).look(observed)
+    seen = Board(run.layout, clock=lambda: now).look(observed)
     assert (len(seen.nodes), len(seen.ranks)) == (1024, 8192)
     lines = top_lines(seen, Room(80, 24))
     assert len(lines) <= 24 and max(map(len, lines)) <= 80

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -180,7 +181,9 @@ def test_a_real_rank_with_a_slow_exit_is_named_and_not_the_one_that_lost_its_con
     run = submit_script(ptx, tmp_path / "job", "slow-exit", SLOW_TO_LEAVE, "torchrun")
     assert ptx("wait", run.name, "--timeout", "100s", timeout=120).returncode == 1, ptx.story(run)
     records = {record["rank"]: record for record in exit_records(run)}
-    assert (records[0]["exit_code"], records[1]["signal"]) == (1, 15), records
+    # torch 2.13 aborts now and then where the interpreter takes gloo's threads apart.
+    assert records[0]["exit_code"] == 1 or records[0]["signal"] == signal.SIGABRT, records
+    assert records[1]["signal"] == signal.SIGTERM, records
     verdict = json.loads(ptx.ok("why", run.name, "--json"))
     assert (verdict["first"]["rank"], verdict["first"]["exception"]) == (1, "ValueError")
     assert verdict["others"] == [{"what": "gloo-closed", "ranks": [0]}]

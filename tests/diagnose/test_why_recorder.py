@@ -41,8 +41,12 @@ for number in range(3):
     step(number)
 if rank != 1:
     dist.all_reduce(torch.ones(2), async_op=True)
-open(os.environ["TORCH_FR_DUMP_TEMP_FILE"] + str(rank), "wb").write(_dump_fr_trace())
-time.sleep(1)
+name = os.environ["TORCH_FR_DUMP_TEMP_FILE"]
+with open(f"{name}{rank}.new", "wb") as file:
+    file.write(_dump_fr_trace())
+os.rename(f"{name}{rank}.new", f"{name}{rank}")
+while not all(os.path.exists(f"{name}{other}") for other in range(3)):
+    time.sleep(0.01)
 os._exit(1)
 """
 

@@ -37,14 +37,25 @@ while not told:
 time.sleep(2)
 print("saved after", len(told))
 """
-FAILS = """
+MEETING = """
 import os, time
-print("ready")
+def meet():
+    here = os.path.dirname(os.path.abspath(__file__))
+    open(os.path.join(here, "there-" + os.environ["RANK"]), "w").close()
+    while not all(os.path.exists(os.path.join(here, f"there-{rank}")) for rank in (0, 1)):
+        time.sleep(0.01)
+"""
+"""Ranks wait for each other: a slow one would be told to end before it has come so far."""
+FAILS = (
+    MEETING
+    + """
+print("ready", flush=True)
+meet()
 if os.environ["RANK"] == "1":
-    time.sleep(1)
     raise RuntimeError("no such shard")
 time.sleep(3600)
 """
+)
 STUBBORN = """
 import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -133,8 +144,9 @@ def test_a_failure_beside_a_rank_that_ignores_sigterm_is_over_within_the_limit(m
     run = make(
         STUBBORN.replace(
             'print("ready")',
-            'print("ready")\nimport os\n'
-            'if os.environ["RANK"] == "0": time.sleep(1); raise SystemExit(9)',
+            'print("ready", flush=True)\n'
+            + MEETING
+            + 'meet()\nif os.environ["RANK"] == "0": raise SystemExit(9)',
         )
     )
     run.until_ready()

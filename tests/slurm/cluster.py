@@ -213,6 +213,10 @@ class Cluster:
         rows = self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%N|%T").stdout.split()
         return dict(row.split("|", 1) for row in rows)
 
+    def is_whole(self) -> bool:
+        """Whether no node is dead."""
+        return set(config.NODES) <= set(self._running())
+
     def is_empty(self, within: float = 0) -> bool:
         """Whether every node is idle and no job is left, after at most so many seconds."""
 
@@ -265,7 +269,7 @@ class Cluster:
             for state in ("PENDING", "RUNNING"):
                 self.run("scancel", f"--state={state}")
             # Jobs of a dead node never leave the queue.
-            patience = 20 if set(config.NODES) <= set(self._running()) else 3
+            patience = 20 if self.is_whole() else 3
             processes.wait_until(lambda: not self.run("squeue", "-h").stdout.strip(), patience)
 
     def _sweep(self) -> None:

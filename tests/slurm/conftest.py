@@ -98,7 +98,10 @@ def disturbed(_session_cluster: Cluster) -> Iterator[Cluster]:
 @pytest.fixture
 def on_disturbed(disturbed: Cluster, _spoken_to: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CONF", str(disturbed.conf))
-    # Its tests say which nodes a job gets: what the last one left there would send it elsewhere.
+    # Its tests kill nodes, and say which ones a job gets: what the last one left there, or did not
+    # leave, would send it elsewhere.
+    if not disturbed.is_whole():
+        _cluster_script("start", disturbed.root, "--port", str(disturbed.settings.port))
     assert disturbed.is_empty(within=90), disturbed.run("scontrol", "show", "node", "-o").stdout
 
 

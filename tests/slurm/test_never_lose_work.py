@@ -10,13 +10,16 @@ from cluster import Cluster
 from support import disturb, kept_work
 from support.ptx import Ptx, eventually
 
+from orchestrator.checkpoints.names import committed_folders
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.slurm,
     pytest.mark.usefixtures("on_disturbed"),
 ]
 
-STEPS = 160
+STEPS = {"ddp": 500, "fsdp": 400, "zero 3": 160}
+"""As many as take some seconds: SLURM is asked and told meanwhile."""
 ON_SLURM = ("--scheduler", "slurm", "--nodes", "2", "--set", "resources.procs_per_node=1")
 HERE = ("--scheduler", "local")
 NEVER_SKIPPED = {"restart__on": "[preempted, time-limit, node-failure, failed]", "restart__max": 3}
@@ -31,10 +34,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dic
     def losses(strategy: str) -> dict[int, float]:
         if strategy not in known:
             ptx = Ptx(tmp_path_factory.mktemp("undisturbed") / "runs")
-            run = kept_work.submit(ptx, HERE, STEPS, **kept_work.STRATEGIES[strategy])
+            run = kept_work.submit(ptx, HERE, STEPS[strategy], **kept_work.STRATEGIES[strategy])
             ptx.ok("wait", run.name, "--timeout", "300s", timeout=330)
             known[strategy] = kept_work.losses(run)
-            assert set(known[strategy]) == set(range(1, STEPS + 1))
+            assert set(known[strategy]) == set(range(1, STEPS[strategy] + 1))
         return known[strategy]
 
     return losses
@@ -45,7 +48,7 @@ def started(ptx: Ptx, launcher: str, strategy: str, **more: object) -> Path:
     run = kept_work.submit(
         ptx,
         (*ON_SLURM, "--launcher", launcher),
-        STEPS,
+        STEPS[strategy],
         **(kept_work.STRATEGIES[strategy] | NEVER_SKIPPED | QUICK | more),
     )
     eventually(
@@ -102,9 +105,10 @@ def test_a_node_that_dies_costs_at_most_one_interval(
     ptx = Ptx(tmp_path / "runs")
     run = started(ptx, "torchrun", "ddp")
     assert disturb.kill_node(disturbed, run, 0) >= 4, "node 0 was meant to run something"
+    committed = committed_folders(run / "checkpoints")[-1].step
+    assert kept_work.last_step(run) - committed < 2 * kept_work.EVERY  # one may be on its way
     expected = undisturbed("ddp")
     completed(ptx, run)
-    assert kept_work.attempts(run) >= 2, ptx.story(run)
-    assert kept_work.steps_lost(run) <= kept_work.EVERY + 1, ptx.story(run)
+    steps = [step for attempt, step, _ in kept_work.records(run) if attempt]
+    assert min(steps) == committed + 1, ptx.story(run)
     assert kept_work.losses(run) == expected
-    disturbed.start()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
-import cluster as cluster_script
 import pytest
 from cluster import Cluster
 from restarting import Start, kill_processes, kill_rank
@@ -20,27 +18,18 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def healed(disturbed: Cluster) -> Iterator[Cluster]:
-    """Dead nodes come back after the test."""
-    yield disturbed
-    script, port = cluster_script.__file__, str(disturbed.settings.port)
-    argv = [sys.executable, script, "start", "--dir", str(disturbed.root), "--port", port]
-    subprocess.run(argv, check=True, capture_output=True)
-
-
 @pytest.mark.parametrize(
     "victim",
     [pytest.param(0, marks=pytest.mark.soak), 1],  # 0: test_never_lose_work, too
 )
 def test_a_node_dies_with_everything_on_it_and_the_run_goes_on_elsewhere(
-    start: Start, healed: Cluster, victim: int
+    start: Start, disturbed: Cluster, victim: int
 ) -> None:
     run = start({"steps": 10000})
     run.until_step(15)
     node = run.nodes(0)[victim]
-    healed.kill_node(node)
-    assert kill_processes(healed, node) > 2
+    disturbed.kill_node(node)
+    assert kill_processes(disturbed, node) > 2
     run.until_attempt(1)
     # With the batch host gone, the agent of the other node may be faster than SLURM.
     assert run.sacct()[0] in ("NODE_FAIL", *(["REQUEUED"] if victim == 0 else []))
@@ -48,43 +37,45 @@ def test_a_node_dies_with_everything_on_it_and_the_run_goes_on_elsewhere(
     assert (ended.text("class"), ended.fields["retry"]) == ("node-failure", True)
     assert ended.fields["nodes_failed"] == [node]
     assert node not in run.nodes(1)
-    assert run.lost() < 10, "more than one checkpoint interval"
+    assert run.lost() <= 10, "more than one checkpoint interval"
 
 
-def test_ranks_that_outlive_their_slurmd_cannot_commit(start: Start, healed: Cluster) -> None:
+def test_ranks_that_outlive_their_slurmd_cannot_commit(start: Start, disturbed: Cluster) -> None:
     run = start({"steps": 10000, "haunt": True})
     run.until_step(15)
     node = run.nodes(0)[0]
-    healed.kill_node(node)
+    disturbed.kill_node(node)
     run.until_attempt(1)
     refused = run.layout.root / "refused"
-    run.until(refused.exists, "the old rank's try to save")
+    run.until(lambda: refused.exists() and refused.read_text(), "the old rank's try to save")
     assert "attempt 0 is over" in refused.read_text()
     assert node not in run.nodes(1)
-    assert run.lost() < 10
+    assert run.lost() <= 10
 
 
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.soak), 1])
-def test_a_dead_node_is_replaced_by_a_spare_one(start: Start, healed: Cluster, victim: int) -> None:
+def test_a_dead_node_is_replaced_by_a_spare_one(
+    start: Start, disturbed: Cluster, victim: int
+) -> None:
     run = start({"steps": 10000}, resources={"nodes": 2, "spare_nodes": 1})
     run.until_step(15)
     node = run.nodes(0)[victim]
-    healed.kill_node(node)
-    assert kill_processes(healed, node) > 2
+    disturbed.kill_node(node)
+    assert kill_processes(disturbed, node) > 2
     run.until_attempt(1)
     assert run.endings()[0][0] == "node-failure"
     assert node not in run.nodes(1)
-    assert run.lost() < 10
+    assert run.lost() <= 10
     assert bool(run.events("requeue")) == (victim == 0), "only the batch host's death needs that"
 
 
 @pytest.fixture
-def others(healed: Cluster) -> Iterator[str]:
+def others(disturbed: Cluster) -> Iterator[str]:
     """A job that holds node2 and node3, so that any other gets node0 and node1."""
     where = ("-phigh", "-N2", "--nodelist=node[2-3]", "--exclusive", "-o/dev/null")
-    job = healed.run("sbatch", "--parsable", *where, "--wrap=sleep 1000").stdout.strip()
+    job = disturbed.run("sbatch", "--parsable", *where, "--wrap=sleep 1000").stdout.strip()
     yield job
-    healed.run("scancel", job)
+    disturbed.run("scancel", job)
 
 
 def excluded(cluster: Cluster, job: str) -> set[str]:
@@ -97,7 +88,7 @@ def excluded(cluster: Cluster, job: str) -> set[str]:
     ("victim", "requeues"), [(0, True), (1, False), pytest.param(1, True, marks=pytest.mark.soak)]
 )
 def test_a_host_whose_ranks_die_twice_is_left_out_by_the_queue(
-    start: Start, healed: Cluster, victim: int, requeues: bool
+    start: Start, disturbed: Cluster, victim: int, requeues: bool
 ) -> None:
     """Its other nodes will do, so the job goes there; what the spec excludes stays excluded."""
     options = {} if requeues else {"no-requeue": True}
@@ -110,13 +101,13 @@ def test_a_host_whose_ranks_die_twice_is_left_out_by_the_queue(
         run.until_step(15 if attempt == 0 else run.steps()[-1][1] + 3, attempt)
         node = run.nodes(0)[victim]
         assert run.nodes(attempt) == run.nodes(0)
-        assert kill_rank(healed, node)
+        assert kill_rank(disturbed, node)
     first = run.job
     run.until_attempt(2)
     blamed = [event.fields["nodes_failed"] for event in run.events("attempt_ended")]
     assert blamed == [[node], [node]]
     assert node not in run.nodes(2)
-    assert excluded(healed, run.job) == {node, "node3"}
+    assert excluded(disturbed, run.job) == {node, "node3"}
     assert (run.job == first) == requeues
     assert len(run.events("requeue")) == requeues
 
@@ -124,24 +115,24 @@ def test_a_host_whose_ranks_die_twice_is_left_out_by_the_queue(
 @pytest.mark.soak
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_host_that_dies_twice_is_left_out_though_nobody_of_ours_was_left_there(
-    start: Start, healed: Cluster, others: str, victim: int
+    start: Start, disturbed: Cluster, others: str, victim: int
 ) -> None:
     run = start({"steps": 10000})
     for attempt in (0, 1):
         run.until_step(15 if attempt == 0 else run.steps()[-1][1] + 3, attempt)
         assert run.nodes(attempt) == ["node0", "node1"]
         node = run.nodes(attempt)[victim]
-        healed.kill_node(node)
-        assert kill_processes(healed, node) > 2
-        run.until(lambda: "down" in str(healed.node_states()), f"{node} down")
+        disturbed.kill_node(node)
+        assert kill_processes(disturbed, node) > 2
+        run.until(lambda: "down" in str(disturbed.node_states()), f"{node} down")
         run.until(lambda: run.squeue().split("|")[1] == "PENDING", "the way into the queue")
         time.sleep(15)  # SLURM's late word to end the first start would end the second one there
-        healed.start()
-    healed.run("scancel", others)
+        disturbed.start()
+    disturbed.run("scancel", others)
     run.until_attempt(2)
     assert [e.fields["nodes_failed"] for e in run.events("attempt_ended")] == [[node], [node]]
     assert node not in run.nodes(2)
-    assert node in excluded(healed, run.job)
+    assert node in excluded(disturbed, run.job)
 
 
 def test_where_most_hosts_failed_twice_the_latest_are_avoided_and_the_job_does_not_wait_for_ever(
@@ -161,16 +152,16 @@ def test_where_most_hosts_failed_twice_the_latest_are_avoided_and_the_job_does_n
 
 
 def test_a_run_on_one_node_goes_on_though_all_its_ranks_processes_were_killed(
-    start: Start, healed: Cluster
+    start: Start, disturbed: Cluster
 ) -> None:
     """The node itself is well, and so is the supervisor."""
     run = start({"steps": 60}, resources={"nodes": 1})
     run.until_step(15)
     (node,) = run.nodes(0)
-    assert kill_processes(healed, node, batch=False) > 2
+    assert kill_processes(disturbed, node, batch=False) > 2
     assert run.ended() == "COMPLETED"
     assert run.endings() == [
         ("node-failure", True, False, "allocation"),
         ("completed", False, False, None),
     ]
-    assert run.lost() < 10
+    assert run.lost() <= 10

@@ -115,7 +115,7 @@ def test_what_would_end_the_same_way_is_not_started_again(
 
 def test_a_hang_is_noticed_ended_and_started_again(start: Start) -> None:
     run = start(
-        {"steps": 20, "hang-at": 12}, restart={"max": 1, "hang_after": "3s", "backoff": "1s"}
+        {"steps": 20, "hang-at": 12}, restart={"max": 1, "hang_after": "10s", "backoff": "1s"}
     )
     assert run.ended() == "COMPLETED"
     assert run.endings() == [

@@ -14,6 +14,7 @@ _ONE_LAUNCH = (
     "tests/cli/test_hostile_files.py",
     "tests/cli/test_plot_browser.py",
     "tests/slurm/test_slurm_why.py",
+    "tests/slurm/test_cluster.py",
 )
 _CLUSTER = "tests/slurm"
 
@@ -48,7 +49,8 @@ def scope_of(nodeid: str) -> str:
     """Tests of one scope run on one worker, one after the other.
 
     Modules that train all their cases in one launch go to one worker: on two they would train
-    twice. So do those that disturb the one cluster of their own, or need one without accounting.
+    twice. So do those that disturb the one cluster of their own, or need one without accounting,
+    and those of one cluster at the same ports.
     Every other test goes to whoever is free.
     """
     if nodeid.startswith(_DISTURBED):

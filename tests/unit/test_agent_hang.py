@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.node_run import LAUNCHING, SHIM, NodeRun, until
+from support.node_run import LAUNCHING, SHIM, NodeRun, bash_launcher, until
 
 from orchestrator.agent.first_step import silence_allowed
 from orchestrator.agent.processes import bearers, process_table
@@ -66,6 +66,21 @@ def test_one_that_goes_on_printing_does_not_hang(make: Make) -> None:
     run = make(BUSY.replace("600", "40"), restart={"hang_after": 2}).start()
     assert run.wait() == 0
     assert run.ended()["reason"] == "completed"
+
+
+STEPS = "import os, time\nopen(os.environ['PTX_STEP_FILE'], 'w').close()\nprint('step 1')\n"
+
+
+@pytest.mark.parametrize(("rank", "nodes"), [(STEPS, 1), (STEPS, 2), ("print('done')\n", 1)])
+def test_ranks_that_have_all_ended_well_do_not_hang_while_their_launcher_waits(
+    make: Make, rank: str, nodes: int
+) -> None:
+    """torchrun's waits for the other nodes, one of which may write the model for long."""
+    launch = bash_launcher() + 'sleep 10\n: >"$PTX_NODE_DIR/waited"\n'
+    run = make(rank, launch, nodes=nodes, restart={"hang_after": 1})
+    assert run.start().wait() == 0
+    assert run.ended()["reason"] == "completed"
+    assert (run.node / "waited").exists()
 
 
 def test_one_that_reports_its_steps_is_not_judged_by_what_it_prints(make: Make) -> None:

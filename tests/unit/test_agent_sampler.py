@@ -129,7 +129,7 @@ def test_a_driver_that_never_answers_holds_up_nobody(runs: list[NodeRun], tmp_pa
     assert not samples(run)  # it did hang
     assert not is_alive(pid)
     ended, records = run.ended(), run.records()
-    assert ended["t"] - max(record["ended"] for record in records.values()) < 5
+    assert ended["t"] - max(record["ended"] for record in records.values()) < 30  # not for ever
     assert (ended["reason"], ended["message"]) == ("completed", None)
 
 

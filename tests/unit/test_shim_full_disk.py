@@ -26,13 +26,15 @@ pytestmark = pytest.mark.mount
 PHASE = 3000
 WHOLE = re.compile(r"line (\d+) x{80}")
 TALKING = f"""
-import os, pathlib, sys, time
+import fcntl, pathlib, sys, termios, time
 for phase in range(3):
     while not pathlib.Path(sys.argv[1], f"go-{{phase}}").exists():
         time.sleep(0.01)
     for i in range({PHASE}):
         print("line", phase * {PHASE} + i, "x" * 80)
     sys.stdout.flush()
+    while any(fcntl.ioctl(1, termios.FIONREAD, bytes(4))):  # the shim has it, not the pipe
+        time.sleep(0.01)
     pathlib.Path(sys.argv[1], f"said-{{phase}}").touch()
 """
 
