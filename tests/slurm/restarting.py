@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,14 @@ class SteppingRun:
         return self.sacct()[-1]
 
     def squeue(self) -> str:
+        """Its row; nothing means that the job is gone, and not that SLURM did not answer."""
         argv = ["squeue", "-h", f"--name={self.layout.run_id}", "-o", "%i|%T|%N"]
-        return subprocess.run(argv, capture_output=True, text=True).stdout.strip()
+        for _ in range(10):
+            done = subprocess.run(argv, capture_output=True, text=True)
+            if done.returncode == 0:
+                return done.stdout.strip()
+            time.sleep(1)
+        raise AssertionError(done.stderr)
 
     def facts(self) -> str:
         argv = ["scontrol", "show", "job", "-o", self.job]

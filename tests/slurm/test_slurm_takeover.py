@@ -47,7 +47,7 @@ def _kill(pids: list[int]) -> None:
 def test_a_supervisor_killed_alone_is_replaced_and_no_rank_is_disturbed(
     start: Start, nodes: int
 ) -> None:
-    run = start(STEPS, resources={"nodes": nodes})
+    run = start({"steps": 120}, resources={"nodes": nodes})
     run.until_step(15)
     (killed,) = _batch(run)["supervisor"]
     _kill([killed])
@@ -57,7 +57,7 @@ def test_a_supervisor_killed_alone_is_replaced_and_no_rank_is_disturbed(
     assert run.endings() == [("completed", False, False, None)]
     assert len(run.events("job_started")) == 1
     assert not run.events("requeue")
-    assert run.steps() == [(0, step) for step in range(1, 61)]
+    assert run.steps() == [(0, step) for step in range(1, 121)]
 
 
 def test_a_crash_under_the_second_supervisor_is_restarted_in_the_allocation(start: Start) -> None:
