@@ -2,7 +2,8 @@
 
 Usage: python benchmarks/soak/why_blind.py [RESULT_FILE]. Counts for how many failures the first
 rank, the class and the cause are right, and for how many healthy runs a cause was named. The very
-first result, before any rule had seen a case, is benchmarks/results/why_blind_first.txt.
+first results, before any rule had seen a case, are benchmarks/results/why_blind_first.txt and, of
+the cases in `second`, why_blind_second_first.txt.
 """
 
 from __future__ import annotations

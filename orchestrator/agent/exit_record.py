@@ -15,6 +15,8 @@ _HEADER = re.compile(
     r"^(?:.*(?:%\||it/s|s/it).*|\s*(?:[+|]\s*)*)(?:Exception Group )?"
     r"Traceback \(most recent call last\):$"
 )
+# What a destructor raised while the interpreter left: it ends nothing.
+_IGNORED = re.compile(r"^Exception ignored (?:in|while)\b")
 # What an exception group prints lies behind a margin: `  | ` or, where something begins, `  + `.
 _GROUP = re.compile(r"\+ Exception Group Traceback \(most recent call last\):$")
 _MARGIN = re.compile(r"^ +[|+] ?")
@@ -37,6 +39,7 @@ def find_exception(stderr: str) -> dict[str, str] | None:
     """Type and message of the last Python traceback in this text, None where there is none. Of a
     group the message goes on with its first exception."""
     lines = [_RANK_PREFIX.sub("", line.rstrip("\r")) for line in stderr.split("\n")]
+    lines = _without_ignored(lines)
     headers = traceback_headers(lines)
     if headers:
         start = headers[-1]
@@ -49,16 +52,34 @@ def find_exception(stderr: str) -> dict[str, str] | None:
 
 
 def traceback_headers(lines: Sequence[str]) -> list[int]:
-    """Where tracebacks begin; those inside of a group's are parts of it."""
+    """Where tracebacks begin; those inside of a group's are parts of it, and those of exceptions
+    that Python ignored are none."""
     found: list[int] = []
     after = 0
     for i, line in enumerate(lines):
         # Asked for the word first: a long line full of bars is slow to match.
-        if i >= after and "Traceback" in line and _HEADER.match(line):
+        if i >= after and "Traceback" in line and _HEADER.match(line) and not _ignored(lines, i):
             found.append(i)
             if is_group(line):
                 after = i + 1 + len(_block(lines[i + 1 :]))
     return found
+
+
+def _ignored(lines: Sequence[str], header: int) -> bool:
+    return header > 0 and bool(_IGNORED.match(lines[header - 1]))
+
+
+def _without_ignored(lines: Sequence[str]) -> list[str]:
+    kept: list[str] = []
+    rest = iter(range(len(lines)))
+    for i in rest:
+        if _IGNORED.match(lines[i]) and _HEADER.match("".join(lines[i + 1 : i + 2])):
+            next(rest)
+            # Its frames, and the line that names it.
+            next((j for j in rest if not lines[j].startswith(" ")), None)
+        else:
+            kept.append(lines[i])
+    return kept
 
 
 def is_group(header: str) -> bool:

@@ -58,7 +58,7 @@ class _Rank:
 
 
 def cases(folder: Path = CASES) -> list[Case]:
-    files = sorted(path for path in folder.glob("*.toml") if path.stem != _NOISE)
+    files = sorted(path for path in folder.rglob("*.toml") if path.stem != _NOISE)
     return [Case(path.stem, tomllib.loads(path.read_text())) for path in files]
 
 

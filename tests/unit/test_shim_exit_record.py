@@ -66,6 +66,18 @@ finally:
     assert find_exception(said) == {"type": "ValueError", "message": "bad batch"}
 
 
+DESTRUCTOR = "class A:\n  def __del__(self): self.missing\na = A()\n"
+
+
+@pytest.mark.parametrize("first", ["", "print(1)\ndel a\n"])
+def test_what_a_destructor_raises_is_ignored_as_python_does(first: str) -> None:
+    """One may come before the exception that counts, or when the interpreter leaves."""
+    stderr = stderr_of(DESTRUCTOR + first + "raise ValueError('no shard')")
+    assert "Exception ignored in" in stderr and "AttributeError" in stderr
+    assert find_exception(stderr) == {"type": "ValueError", "message": "no shard"}
+    assert find_exception(stderr_of(DESTRUCTOR + first + "import os; raise SystemExit(3)")) is None
+
+
 def test_the_last_of_several_tracebacks_counts() -> None:
     text = stderr_of("1/0") + "going on\n" + stderr_of("raise OSError(28, 'No space')")
     assert find_exception(text) == {"type": "OSError", "message": "[Errno 28] No space"}
