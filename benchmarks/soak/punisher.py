@@ -133,7 +133,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ptx-punisher-", dir="/tmp") as folder:
-        cluster = Cluster(Path(folder) / "c", port=29770)
+        cluster = Cluster(Path(folder) / "c", port=29810)
         cluster.start()
         try:
             return soak(Path(folder), cluster, args)
