@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "cli"))
 
 from logs_run import FakeRun, ptx
-from measure import RESULTS, machine, machine_line, save
+from measure import RESULTS, installed, machine, machine_line, save
 
 from orchestrator.logs.line import stamp_of
 
@@ -90,12 +90,6 @@ def resident_peak(pid: int) -> int:
     except OSError:
         return 0
     return int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]) if "VmHWM:" in status else 0
-
-
-def installed(folder: Path) -> dict[str, str]:
-    """The environment of a ptx whose modules are compiled, as where it was installed."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {**kept, "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
 
 
 def merging(folder: Path, repeat: int, first: Sequence[str]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from measure import RESULTS, machine, machine_line, save
+from measure import RESULTS, installed, machine, machine_line, save
 from run_folders import cases, make
 from slurm_stand_in import stand_in_slurm
 from timed_command import Ran, run
@@ -37,7 +37,7 @@ COLD, WARM = "cold, on a terminal", "warm, on a terminal"
 def measure(folder: Path, rounds: int, calls: Path) -> dict[str, dict[str, float]]:
     ptx = shutil.which("ptx") or sys.exit("ptx is not installed here")
     env = {
-        **os.environ,
+        **installed(folder),
         "PTX_RUNS": str(folder / "runs"),
         "XDG_STATE_HOME": str(folder / "state"),
         "PATH": f"{calls.parent}:{os.environ['PATH']}",

@@ -1,4 +1,4 @@
-"""What both training benchmarks say beside their figures: the machine, and how sure they are."""
+"""What benchmarks share: the machine, ptx as where it is installed, how sure the figures are."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
         "versions": {"python": platform.python_version()}
         | {name: _version(name) for name in packages},
     }
+
+
+def installed(folder: Path) -> dict[str, str]:
+    """The environment of a ptx whose modules are compiled, as where it was installed: else a shell
+    with PYTHONDONTWRITEBYTECODE compiles a checkout's anew at each start. Kept in `folder`."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
 
 
 def machine_line(found: dict[str, Any]) -> str:

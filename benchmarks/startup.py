@@ -18,6 +18,10 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from measure import installed
+
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 15
 RUNS = 100
 LARGE = ("--nodes", "1024", "--gpus", "8", "--launcher", "deepspeed")
@@ -67,13 +71,12 @@ def main() -> None:
     ptx, torchx = tool("ptx"), tool("torchx")
     with tempfile.TemporaryDirectory(prefix="ptx-startup-") as folder:
         work = Path(folder)
-        environment = os.environ | {
+        # A checkout compiles itself at first use, as pip did for torchx at install.
+        environment = installed(work) | {
             "PTX_RUNS": str(work / "runs"),
             "XDG_STATE_HOME": str(work / "state"),
             "XDG_CONFIG_HOME": str(work / "config"),
         }
-        # A checkout compiles itself at first use, as pip did for torchx at install.
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         make_runs(ptx, environment, work)
         (work / "main.py").write_text("print('hello')\n")
         spec = str(ROOT / "jobs" / "llama_lora_zero3.yaml")
