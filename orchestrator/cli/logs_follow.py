@@ -32,7 +32,7 @@ def follow_logs(layout: RunLayout, wanted: Wanted, *, as_json: bool, first: bool
 
     Raises UserError, and BrokenPipeError where nobody reads on.
     """
-    plan = read_plan(layout)  # of the newest submission
+    plan = read_plan(layout)
     sizes = (plan.get(name) for name in ("world_size", "nodes"))
     select(layout, wanted.selection, *(size if isinstance(size, int) else 0 for size in sizes))
     watch = Watch(layout)

@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.cli.run_summary import run_summary
 from orchestrator.runs.attempts import Attempt, history, restarts, resumed
+from orchestrator.runs.bundles import current_bundle
 from orchestrator.runs.goodput import Goodput, goodput, reports, trainings
 from orchestrator.runs.observe import Observed
 from orchestrator.runs.records import read_metrics
@@ -30,7 +31,7 @@ def run_details(run: Observed) -> dict[str, Any]:
         "first_failure": _failure(state.failure),
         "files": {
             "spec": str(layout.spec),
-            "bundle": str(layout.bundle),
+            "bundle": str(current_bundle(layout, run.events)),
             "scheduler_log": str(layout.scheduler_log),
             "logs": [str(layout.node(state.attempt or 0, node.node)) for node in state.nodes],
         },

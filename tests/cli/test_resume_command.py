@@ -217,6 +217,44 @@ def test_it_says_where_it_continues_and_going_back_stays_in_the_plan(ptx: Ptx, r
     assert [one["eligible"] for one in listed] == [False, False, True]
 
 
+def test_a_resumption_that_the_scheduler_refuses_changes_nothing(
+    ptx: Ptx, run: Path, tmp_path: Path
+) -> None:
+    """A stand-in sbatch that refuses, under an scontrol that says all is well."""
+    for step in (10, 20):
+        made_checkpoint(run, step)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, text in {
+        "scontrol": "echo 'Slurmctld(primary) at h is UP'",
+        "srun": "",
+        "squeue": "",
+        "sbatch": "echo 'sbatch: error: invalid partition specified: nope' >&2; exit 1",
+    }.items():
+        (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tools / name).chmod(0o755)
+    slurm = Ptx(ptx.runs, ptx.env | {"PATH": f"{tools}:{os.environ['PATH']}"})
+    wrong = ("--set", "scheduler=slurm", "--set", "slurm.partition=nope")
+    for _ in range(2):
+        refused = slurm("resume", "again", "--from", "10", *wrong, "--set", "env.WORD=after")
+        assert refused.returncode == 2 and "partition" in refused.stderr, refused.stderr
+    assert types(run).count("submit_failed") == 2
+    assert plan(run)["resume_from"] == {"step": 10, "attempt": 1}  # it was put there
+
+    listed = json.loads(ptx.ok("checkpoints", "list", "again", "--json"))["checkpoints"]
+    assert [(one["step"], one["eligible"]) for one in listed] == [(20, True), (10, True)]
+    told = json.loads(ptx.ok("resume", "again", "--dry-run", "--json"))
+    assert (told["changes"], told["scheduler"]) == ([], "local")
+    assert "continues from step 20" in ptx("resume", "again", "--dry-run").stderr
+    assert json.loads(ptx.ok("status", "again", "--json"))["files"]["bundle"] == f"{run}/bundle.000"
+
+    done = ptx("resume", "again", "--set", "setup=[]", "--set", "env.WORD=third")
+    assert done.returncode == 0 and "env.WORD  before -> third" in done.stderr, done.stderr
+    assert ptx("wait", "again").returncode == 0
+    assert "resume_from" not in plan(run) or plan(run)["resume_from"] is None
+    assert json.loads(ptx.ok("status", "again", "--json"))["files"]["bundle"] == f"{run}/bundle"
+
+
 def test_of_two_who_resume_at_the_same_moment_one_does(ptx: Ptx, run: Path) -> None:
     environment = os.environ | {"PTX_RUNS": str(ptx.runs)} | ptx.env
     argv = [*ptx.argv, "resume", "again"]
