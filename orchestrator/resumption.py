@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.checkpoints.choose import choose
 from orchestrator.checkpoints.commit import attempt_numbers
 from orchestrator.checkpoints.listing import Listed, listing
-from orchestrator.checkpoints.tensor_file import mismatches
 from orchestrator.errors import Conflict, UserError
 from orchestrator.preparation import Choices, Prepared, assemble
 from orchestrator.runs.bundles import current_bundle, put_bundle
@@ -51,7 +50,7 @@ class Resumption:
     checkpoint: Listed | None
     """What it continues from, if its files are whole; None begins at step 0."""
     damaged: tuple[Listed, ...]
-    """Newer ones that lack files, and are passed over."""
+    """Newer ones that are not whole, and are passed over."""
     changes: tuple[Change, ...]
     scheduler: str
     """Which has had the run so far."""
@@ -222,11 +221,10 @@ def _continued(
     """As the ranks will choose, but that they compare hashes too."""
     damaged: list[Listed] = []
     for one in listing(root, resume_from):
-        if one.manifest is None or not one.eligible:
-            continue
-        if not mismatches(one.folder.path, one.manifest.files, hashes=False):
+        if one.resumes:
             return one, tuple(damaged)
-        damaged.append(one)
+        if one.eligible and one.manifest is not None:
+            damaged.append(one)
     return None, tuple(damaged)
 
 

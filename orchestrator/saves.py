@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.checkpoints.listing import listing
+from orchestrator.checkpoints.manifest import DamagedCheckpoint, read_manifest
+from orchestrator.checkpoints.names import committed_folders
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.records import read_record
 from orchestrator.spec.warning import MeasuredSave
@@ -18,10 +20,12 @@ _MANIFESTS = 4
 def save_of_run(layout: RunLayout) -> MeasuredSave | None:
     """The slowest of its newest few; None where nothing tells."""
     found = []
-    for one in listing(layout.checkpoints, None)[:_MANIFESTS]:
-        took = one.manifest.state.get("save_seconds") if one.manifest else None
+    for folder in committed_folders(layout.checkpoints)[: -_MANIFESTS - 1 : -1]:
+        took = None
+        with suppress(DamagedCheckpoint):
+            took = read_manifest(folder.path).state.get("save_seconds")
         if isinstance(took, int | float) and math.isfinite(took) and took >= 0:
-            where = f"step {one.folder.step} of {layout.run_id}"
+            where = f"step {folder.step} of {layout.run_id}"
             found.append(MeasuredSave(float(took), where))
     return max(found, default=None)
 

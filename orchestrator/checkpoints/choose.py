@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.checkpoints.listing import Listed
+from orchestrator.checkpoints.manifest import DamagedCheckpoint
 from orchestrator.errors import NotFound
 
 
 def choose(found: Sequence[Listed], step: int | None, root: Path) -> Listed:
     """The whole one of that step, of the newest attempt; without a step the one that a start would
-    take. Raises NotFound, naming the steps that there are. `found` is newest first."""
+    take. Raises NotFound, naming the steps that there are, and DamagedCheckpoint where that step
+    lacks files. `found` is newest first."""
     whole = [one for one in found if one.whole]
     if step is None:
         for one in whole:
@@ -20,6 +22,12 @@ def choose(found: Sequence[Listed], step: int | None, root: Path) -> Listed:
     for one in whole:
         if one.folder.step == step:
             return one
+    for one in found:
+        if one.folder.step == step and one.manifest is not None and one.problem is not None:
+            raise DamagedCheckpoint(
+                f"{one.problem}.",
+                hint="Take another step; `ptx checkpoints verify` looks at all.",
+            )
     if not whole:
         raise NotFound(
             f"There is no whole checkpoint in {root}.",

@@ -135,8 +135,12 @@ def _write_index(
 
 
 def _of_one_rank(manifest: Manifest, files: tuple[FileEntry, ...]) -> Manifest:
+    engine = dict(manifest.state.get("engine") or {})
+    # It says that each rank has tensors of its own here, which have stayed behind.
+    engine.pop("local_sgd", None)
     return replace(
         manifest,
+        state={**manifest.state, "engine": engine},
         world_size=1,
         strategy={"name": "ddp"},
         layout=dict.fromkeys(manifest.layout, 1),

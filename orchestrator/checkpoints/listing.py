@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestrator.checkpoints.manifest import DamagedCheckpoint, Manifest, read_manifest
 from orchestrator.checkpoints.names import MANIFEST, StepFolder, eligible, step_folders
+from orchestrator.checkpoints.tensor_file import mismatches
 
 
 @dataclass(frozen=True)
@@ -16,19 +17,19 @@ class Listed:
     manifest: Manifest | None
     """None where the checkpoint was never finished, or its manifest cannot be read."""
     problem: str | None
-    """Why it cannot be loaded, in one sentence; files are not looked into here."""
+    """Why it cannot be loaded, in one sentence. Sizes are looked at, and no hashes."""
     eligible: bool
     """False for what a person left behind by going back to an earlier step."""
     resumes: bool = False
-    """The next start continues from this one, if its files are whole."""
+    """The next start continues from this one, if the hashes of its files are right."""
 
     @property
     def whole(self) -> bool:
-        return self.manifest is not None
+        return self.problem is None
 
 
 def listing(root: Path, resume_from: Mapping[str, int] | None) -> list[Listed]:
-    """All checkpoints under `root`, newest first. Reads manifests alone."""
+    """All checkpoints under `root`, newest first. Reads manifests, and looks at each file."""
     folders = step_folders(root)
     may = set(eligible(folders, resume_from))
     found = [_listed(folder, is_eligible=folder in may) for folder in reversed(folders)]
@@ -43,6 +44,18 @@ def _listed(folder: StepFolder, *, is_eligible: bool) -> Listed:
     if not folder.committed:
         return Listed(folder, None, f"{folder.path} has no {MANIFEST}", is_eligible)
     try:
-        return Listed(folder, read_manifest(folder.path), None, is_eligible)
+        manifest = read_manifest(folder.path)
+        problem = _missing_from(folder, manifest)
     except DamagedCheckpoint as error:
-        return Listed(folder, None, error.message, is_eligible)
+        manifest, problem = None, error.message
+    if problem is not None and not folder.committed:  # its run has deleted it meanwhile
+        return Listed(folder, None, f"{folder.path} has no {MANIFEST}", is_eligible)
+    return Listed(folder, manifest, problem, is_eligible)
+
+
+def _missing_from(folder: StepFolder, manifest: Manifest) -> str | None:
+    problems = mismatches(folder.path, manifest.files, hashes=False)
+    if not problems:
+        return None
+    more = f" ({len(problems) - 1} more files are damaged)" if len(problems) > 1 else ""
+    return f"{problems[0].sentence}{more}"

@@ -50,9 +50,10 @@ def eligible(
 
     `resume_from` is the plan's: None, or {"step": N, "attempt": K} where a person went back to
     step N with attempt K. What earlier attempts did beyond N is then another history: it stays on
-    disk, and nobody continues from it. Raises KeyError where one of the two is missing.
+    disk, and nobody continues from it; before step 0 there is nothing to continue from. Raises
+    KeyError where one of the two is missing.
     """
     if resume_from is None:
         return list(folders)
     step, attempt = resume_from["step"], resume_from["attempt"]
-    return [folder for folder in folders if folder.attempt >= attempt or folder.step <= step]
+    return [one for one in folders if one.attempt >= attempt or (step and one.step <= step)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,33 +21,66 @@ class Pruned:
     bytes: int
 
 
+@dataclass(frozen=True)
+class Keep:
+    """What stays of each history."""
+
+    last: int = 1
+    every: int | None = None
+    best_metric: str | None = None
+
+
 def to_prune(
     root: Path,
     resume_from: Mapping[str, int] | None,
+    keep: Keep,
     *,
-    keep_last: int,
-    keep_every: int | None = None,
-    best_metric: str | None = None,
+    attempt: int | None = None,
+    apart: bool = False,
+    reads: Callable[[StepFolder], None] = lambda _: None,
 ) -> list[StepFolder]:
     """What may go, oldest first: never the newest that a start could continue from, nor anything
-    newer than that, which a save under way may not have finished yet.
+    newer than that, nor what `attempt`, the newest that has begun, may be writing.
 
-    A checkpoint that lacks a file, or has one of another size, does not count as one that is kept.
-    What somebody left behind by going back goes as well, but for multiples of `keep_every`.
+    The newest one that counts is read before anything goes (`reads` is told), since a flipped byte
+    shows in its hash alone; of the others it is enough that every file has its size. What somebody
+    left behind by going back goes as well, but for multiples of `keep.every`. With `apart`, as
+    under `checkpoint.resume: never`, each attempt is a history of its own.
     """
-    found = listing(root, resume_from)
-    sound = [one for one in reversed(found) if one.whole and one.eligible and not _torn(one)]
-    if not sound:
-        return []
+    found = [one for one in listing(root, resume_from) if not _being_written(one, attempt)]
+    attempts = {one.folder.attempt for one in found} if apart else set()
+    histories = [[one for one in found if one.folder.attempt == number] for number in attempts]
+    return sorted(
+        folder for history in histories or [found] for folder in _of_history(history, keep, reads)
+    )
+
+
+def _being_written(one: Listed, attempt: int | None) -> bool:
+    return one.folder.attempt == attempt and not one.folder.committed
+
+
+def _of_history(
+    found: Sequence[Listed], keep: Keep, reads: Callable[[StepFolder], None]
+) -> list[StepFolder]:
+    sound = [one for one in reversed(found) if one.whole and one.eligible]
+    while sound:
+        goes = _superfluous(found, sound, keep)
+        if not goes or _is_right(sound[-1], reads):
+            return goes
+        sound.pop()
+    return []
+
+
+def _superfluous(found: Sequence[Listed], sound: Sequence[Listed], keep: Keep) -> list[StepFolder]:
     gone = superfluous(
         [one.folder for one in sound],
-        keep_last=keep_last,
-        keep_every=keep_every,
-        best=_best(sound, best_metric),
+        keep_last=keep.last,
+        keep_every=keep.every,
+        best=_best(sound, keep.best_metric),
     )
-    newest = sound[-1].folder
     kept = {one.folder for one in sound} - set(gone)
-    return [one.folder for one in reversed(found) if _goes(one, kept, newest, keep_every)]
+    newest = sound[-1].folder
+    return [one.folder for one in reversed(found) if _goes(one, kept, newest, keep.every)]
 
 
 def _goes(one: Listed, kept: set[StepFolder], newest: StepFolder, keep_every: int | None) -> bool:
@@ -57,18 +91,24 @@ def _goes(one: Listed, kept: set[StepFolder], newest: StepFolder, keep_every: in
     return not (keep_every is not None and one.whole and one.folder.step % keep_every == 0)
 
 
-def _torn(one: Listed) -> bool:
-    manifest = one.manifest
-    return manifest is None or bool(mismatches(one.folder.path, manifest.files, hashes=False))
+def _is_right(one: Listed, reads: Callable[[StepFolder], None]) -> bool:
+    """Whether all its files are what was written."""
+    reads(one.folder)
+    return one.manifest is not None and not mismatches(one.folder.path, one.manifest.files)
 
 
 def _best(sound: Sequence[Listed], metric: str | None) -> int | None:
     """Step of the checkpoint that is the best by `metric`."""
     sign = -1 if metric in _MORE_IS_BETTER else 1
-    measured = [
-        (sign * one.manifest.metrics[metric], one.folder.step)
+    values = [
+        (one.manifest.metrics.get(metric), one.folder.step)
         for one in sound
-        if one.manifest is not None and metric is not None and metric in one.manifest.metrics
+        if one.manifest is not None and metric is not None
+    ]
+    measured = [
+        (sign * value, step)
+        for value, step in values
+        if isinstance(value, int | float) and math.isfinite(value)
     ]
     return min(measured)[1] if measured else None
 

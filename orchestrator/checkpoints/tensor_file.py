@@ -7,6 +7,7 @@ which hashes nothing and wants all tensors at once.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,12 +15,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.checkpoints.manifest import DamagedCheckpoint, FileEntry
 
 _CHUNK = 8 << 20
 _LARGEST_HEADER = 100 << 20
+_DAMAGE = {
+    errno.ENOENT,
+    errno.EIO,
+    errno.EUCLEAN,  # of ext4 and XFS: the structure needs cleaning
+    errno.EBADMSG,  # of XFS: a checksum
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ELOOP,
+}
 
 
 @dataclass(frozen=True)
@@ -147,19 +157,36 @@ def sha256_of(path: Path, *, chunk: int = _CHUNK) -> str:
     return digest.hexdigest()
 
 
-def mismatches(folder: Path, files: Sequence[FileEntry], *, hashes: bool = True) -> list[str]:
-    """One sentence for each file that is missing, cut off or changed."""
+class Mismatch(NamedTuple):
+    """A file that is not there as it was written."""
+
+    sentence: str
+    unreadable: bool
+    """Here and now: a file server that is away says nothing of what it holds."""
+
+
+def mismatches(folder: Path, files: Sequence[FileEntry], *, hashes: bool = True) -> list[Mismatch]:
+    """One for each file that is missing, cut off, changed, or cannot be read."""
     found = []
     for entry in files:
         path = folder / entry.name
         try:
             size = path.stat().st_size
             if size != entry.bytes:
-                found.append(f"{path} has {size:,} bytes and was written with {entry.bytes:,}")
+                what = f"has {size:,} bytes and was written with {entry.bytes:,}"
             elif hashes and sha256_of(path) != entry.sha256:
-                found.append(f"{path} is not what was written: its hash differs")
+                what = "is not what was written: its hash differs"
+            else:
+                continue
+            found.append(Mismatch(f"{path} {what}", unreadable=False))
         except FileNotFoundError:
-            found.append(f"{path} is missing")
+            found.append(Mismatch(f"{path} is missing", unreadable=False))
         except OSError as error:
-            found.append(f"{path} cannot be read: {error.strerror}")
+            told = f"{path} cannot be read: {error.strerror}"
+            found.append(Mismatch(told, unreadable=is_away(error)))
     return found
+
+
+def is_away(error: OSError) -> bool:
+    """Whether the way to a file failed, and not what lies there."""
+    return error.errno not in _DAMAGE

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.checkpoints.listing import Listed
 from orchestrator.checkpoints.manifest import DamagedCheckpoint, Manifest
-from orchestrator.checkpoints.names import StepFolder
+from orchestrator.checkpoints.names import MANIFEST, StepFolder
 from orchestrator.checkpoints.tensor_file import mismatches
 from orchestrator.checkpoints.trust import others_who_may_write
 
@@ -24,16 +24,20 @@ class Verdict:
     """What hashes cannot prove: who else could have written the files, hashes and all."""
 
 
-def verify(one: Listed, *, group_shared: bool) -> Verdict:
-    """Read all files of a checkpoint and compare sizes and hashes with its manifest."""
+def verify(one: Listed, *, group_shared: bool) -> Verdict | None:
+    """Read all files of a checkpoint and compare sizes and hashes with its manifest. None for one
+    that its run has deleted meanwhile: reading takes minutes, and the run goes on."""
     manifest = one.manifest
     if manifest is None:
         return Verdict(one.folder, 0, 0, [one.problem or ""])
+    problems = [found.sentence for found in mismatches(one.folder.path, manifest.files)]
+    if problems and not one.folder.committed:  # the mark goes first
+        return None
     return Verdict(
         one.folder,
         len(manifest.files),
         manifest.bytes,
-        mismatches(one.folder.path, manifest.files),
+        problems,
         others_who_may_write(one.folder.path, group_shared=group_shared),
     )
 
@@ -41,9 +45,14 @@ def verify(one: Listed, *, group_shared: bool) -> Verdict:
 def refuse_damage(folder: Path, manifest: Manifest) -> None:
     """Raise DamagedCheckpoint, naming the first file that is not what was written."""
     problems = mismatches(folder, manifest.files)
+    if problems and not (folder / MANIFEST).is_file():
+        raise DamagedCheckpoint(
+            f"{folder} was deleted while it was read.",
+            hint="The run goes on and keeps few; take its newest, without --step.",
+        )
     if problems:
         more = f" ({len(problems) - 1} more files are damaged)" if len(problems) > 1 else ""
         raise DamagedCheckpoint(
-            f"{problems[0]}.{more}",
+            f"{problems[0].sentence}.{more}",
             hint="Take another checkpoint with --step; `ptx checkpoints verify` looks at all.",
         )

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 from orchestrator.cli.checkpoint_run import CheckpointRun
-from orchestrator.cli.checkpoints_text import checkpoint_fields, checkpoint_table
+from orchestrator.cli.checkpoints_text import checkpoint_fields, checkpoint_table, state_of
 from orchestrator.cli.options import Json, RunArgument, Runs
 from orchestrator.cli.output import emit, emit_json, next_commands, note
 
@@ -21,8 +21,7 @@ def list_checkpoints(run: RunArgument, runs: Runs = None, as_json: Json = False)
     """
     about = CheckpointRun.of(run, runs)
     found = about.listing()
-    never = about.settings.get("resume") == "never"
-    if never:
+    if about.begins_anew:
         found = [replace(one, resumes=False) for one in found]
     if as_json:
         rows = [checkpoint_fields(one) for one in found]
@@ -34,8 +33,8 @@ def list_checkpoints(run: RunArgument, runs: Runs = None, as_json: Json = False)
         return
     emit(checkpoint_table(found, time.time()))
     for one in found:
-        if one.problem is not None and one.folder.committed:
+        if state_of(one) == "damaged":
             note(f"warning: {one.problem}")
-    if never:
+    if about.begins_anew:
         note("note: checkpoint.resume is never, so a start begins anew")
     next_commands(f"ptx checkpoints verify {about.name}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.checkpoints.prune import Pruned, prune_all, size_of, to_prune
+from orchestrator.checkpoints.prune import Keep, Pruned, prune_all, size_of, to_prune
 from orchestrator.cli.checkpoint_run import CheckpointRun
 from orchestrator.cli.checkpoints_text import folder_fields
 from orchestrator.cli.options import Json, RunArgument, Runs
@@ -31,7 +31,8 @@ def prune_checkpoints(
 ) -> None:
     """Delete old checkpoints; never the newest one that is whole. Asks nothing.
 
-    A run that is going on may be pruned too. The best one by checkpoint.best of the spec stays.
+    That one is read first, every byte. A run that is going on may be pruned too. The best one by
+    checkpoint.best of the spec stays; where checkpoint.resume is never, this goes for each attempt.
 
     \b
     Examples:
@@ -42,9 +43,12 @@ def prune_checkpoints(
     folders = to_prune(
         about.root,
         about.resume_from,
-        keep_last=keep_last,
-        keep_every=keep_every,
-        best_metric=about.settings.get("best"),
+        Keep(keep_last, keep_every, about.settings.get("best")),
+        attempt=about.newest_attempt,
+        apart=about.begins_anew,
+        reads=lambda one: note(
+            f"reading step {one.step}, which stays, to be sure that it is whole"
+        ),
     )
     gone: list[Pruned] = []
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.checkpoints.choose import choose
+from orchestrator.checkpoints.commit import attempt_numbers
 from orchestrator.checkpoints.listing import Listed, listing
 from orchestrator.cli.options import only_root
 from orchestrator.errors import UserError
@@ -60,6 +61,16 @@ class CheckpointRun:
     def resume_from(self) -> Mapping[str, int] | None:
         found = self.plan.get("resume_from")
         return found if isinstance(found, dict) else None
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether no start continues from what is there."""
+        return self.settings.get("resume") == "never"
+
+    @property
+    def newest_attempt(self) -> int | None:
+        """That has begun."""
+        return max(attempt_numbers(self.layout.root / "attempts"), default=None)
 
     def listing(self) -> list[Listed]:
         """Newest first."""

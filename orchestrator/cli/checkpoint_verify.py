@@ -18,7 +18,7 @@ from orchestrator.cli.output import emit, emit_json, next_commands, note, size
 def verify_checkpoints(
     run: RunArgument,
     step: Annotated[
-        int | None, typer.Option("--step", metavar="N", min=0, help="Only this one. Default: all.")
+        int | None, typer.Option("--step", metavar="N", min=0, help="Only this step. Default: all.")
     ] = None,
     runs: Runs = None,
     as_json: Json = False,
@@ -33,15 +33,19 @@ def verify_checkpoints(
       ptx checkpoints verify quickstart-4f --step 300
     """
     about = CheckpointRun.of(run, runs)
-    if step is None:
-        chosen = [one for one in about.listing() if one.folder.committed]
-    else:
-        chosen = [about.chosen(step)]
+    finished = [one for one in about.listing() if one.folder.committed]
+    chosen = [one for one in finished if step in (None, one.folder.step)]
+    if not chosen and step is not None:
+        chosen = [about.chosen(step)]  # which says what there is
     verdicts: list[Verdict] = []
     for one in chosen:
-        verdicts.append(verify(one, group_shared=about.group_shared))
+        verdict = verify(one, group_shared=about.group_shared)
+        if verdict is None:
+            note(f"step {one.folder.step} of attempt {one.folder.attempt}: deleted meanwhile")
+            continue
+        verdicts.append(verdict)
         if not as_json:
-            _tell(verdicts[-1])
+            _tell(verdict)
     bad = any(verdict.problems for verdict in verdicts)
     if as_json:
         rows = [_fields(verdict) for verdict in verdicts]

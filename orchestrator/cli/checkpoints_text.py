@@ -34,8 +34,8 @@ def _row(one: Listed, now: float) -> tuple[str, ...]:
 
 
 def state_of(one: Listed) -> str:
-    if one.manifest is None:
-        return "incomplete" if not one.folder.committed else "damaged"
+    if not one.whole:
+        return "damaged" if one.manifest is not None or one.folder.committed else "incomplete"
     if one.resumes:
         return "next start"
     return "whole" if one.eligible else "left behind"

@@ -21,7 +21,9 @@ _UNITS = {"K": 1 << 10, "": 1 << 20, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 def limit(layout: RunLayout, host: str) -> int | None:
     """Bytes of a node: what the job asked for, else what this machine has if that is the node."""
     try:
-        found = _MEMORY.search(read_bytes(current_bundle(layout) / "job.sbatch", _SCRIPT_BYTES).decode())
+        found = _MEMORY.search(
+            read_bytes(current_bundle(layout) / "job.sbatch", _SCRIPT_BYTES).decode()
+        )
     except (OSError, UnicodeDecodeError):
         found = None
     if found is not None:

@@ -61,10 +61,10 @@ class RunLayout:
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 
-    @property
-    def model_description(self) -> Path:
-        """What a model can be made of from a checkpoint: all but its tensors."""
-        return self.root / "model-description"
+    def model_description(self, attempt: int) -> Path:
+        """What the model that this attempt trained can be made of from a checkpoint: all but its
+        tensors. An attempt whose model is that of the one before has none."""
+        return self.root / f"model-description.{attempt:03d}"
 
     @property
     def scheduler_log(self) -> Path:

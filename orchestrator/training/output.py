@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
+import time
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +19,8 @@ from orchestrator.training.errors import TrainingFailed
 from orchestrator.training.plan import TrainingPlan
 
 State = dict[str, torch.Tensor]
+_ABANDONED_S = 3600.0
+"""Seconds without a change, after which nobody writes a folder any more."""
 _MARKS = ("config.json", "adapter_config.json", "delta.json", "byte_model.json")
 
 
@@ -101,7 +106,10 @@ def _replaceable(folder: Path) -> bool:
 def replacing(folder: Path, *, group_shared: bool) -> Iterator[Path]:
     """Yields a new folder, which takes the place of `folder` once it is whole and on disk."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (folder.with_name(f".{folder.name}.{kind}-{os.getpid()}") for kind in ("new", "old"))
+    _clear_abandoned(folder)
+    # No number of a process: in a container, or on another node, the next one has the same.
+    unique = uuid.uuid4().hex
+    new, old = (folder.with_name(f".{folder.name}.{kind}-{unique}") for kind in ("new", "old"))
     new.mkdir()
     try:
         yield new
@@ -117,6 +125,20 @@ def replacing(folder: Path, *, group_shared: bool) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _clear_abandoned(folder: Path) -> None:
+    """What a writer that was killed has left, once nobody can be at work on it any more: as large
+    as the model, for each time. Where it died between the two renames, the old one comes back."""
+    name = glob.escape(folder.name)
+    for left in folder.parent.glob(f".{name}.old-*"):
+        if not folder.exists():
+            left.rename(folder)
+    for left in folder.parent.glob(f".{name}.???-*"):
+        with suppress(FileNotFoundError):
+            newest = max(path.stat().st_mtime for path in (left, *left.rglob("*")))
+            if time.time() - newest > _ABANDONED_S:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,16 @@ def test_what_a_rank_holds_for_itself_stays_behind(tmp_path: Path) -> None:
     folder = made_checkpoint(tmp_path, 1, tensors=tensors, regions=[mine])
     convert(folder, read_manifest(folder), tmp_path / "out")
     assert set(load_file(tmp_path / "out" / "tensors.safetensors")) == {"model/a"}
+
+
+def test_what_is_converted_does_not_claim_that_ranks_have_tensors_of_their_own(
+    tmp_path: Path,
+) -> None:
+    folder = made_checkpoint(tmp_path, 1)
+    manifest = read_manifest(folder)
+    engine = {"steps": 1, "local_sgd": {"ranks": 2, "apart": True, "diverged": True}}
+    convert(folder, replace(manifest, state={**manifest.state, "engine": engine}), tmp_path / "out")
+    assert read_manifest(tmp_path / "out").state == {**manifest.state, "engine": {"steps": 1}}
 
 
 @pytest.mark.parametrize("second", [Span(2, 4), Span(0, 3), Span(1, 4)])

@@ -46,9 +46,9 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-def checkpoint_of(run: Path, model: nn.Module) -> Path:
+def checkpoint_of(run: Path, model: nn.Module, attempt: int = 0) -> Path:
     """Of a whole model, as two ranks would save it: what is trained, and buffers."""
-    folder = step_folder(run / "checkpoints", STEP, 0)
+    folder = step_folder(run / "checkpoints", STEP, attempt)
     begin(folder)
     kept = {
         name: tensor.detach()
@@ -66,16 +66,16 @@ def checkpoint_of(run: Path, model: nn.Module) -> Path:
                 shape = tuple(tensor.shape)
                 parts.append(Copied(f"model/{name}", shape, region, flat[start:stop].clone()))
         files.append(write_rank_file(folder.path, rank, parts, {}, 0o600))
-    manifest = Manifest(run.name, STEP, 0, 1.0, 2, {"name": "ddp"}, {}, tuple(files), {})
+    manifest = Manifest(run.name, STEP, attempt, 1.0, 2, {"name": "ddp"}, {}, tuple(files), {})
     commit(folder.path, manifest, run / "attempts")
     return folder.path
 
 
-def described(run: Path, language: LanguageModel) -> Path:
+def described(run: Path, language: LanguageModel, attempt: int = 0) -> Path:
     """Model description and, after some training, checkpoint."""
-    plan = dataclasses.replace(plan_with(), run_dir=run)
+    plan = dataclasses.replace(plan_with(), run_dir=run, attempt=attempt)
     describe_model(language.form, plan, ALONE, beside=partial(save_tokenizer, BYTES))
-    return checkpoint_of(run, moved(language.objective.model))
+    return checkpoint_of(run, moved(language.objective.model), attempt)
 
 
 def same_files(ours: Path, theirs: Path) -> None:
@@ -120,6 +120,24 @@ def test_what_is_exported_is_what_training_would_have_left(
     assert (told["what"], told["note"]) == (language.form.what, None)
     read = load_saved(str(tmp_path / "out")).model
     assert torch.equal(logits(read), logits(load_saved(str(theirs)).model))
+
+
+def test_what_an_attempt_with_another_model_left_is_exported_as_that_model(
+    run: Path, tmp_path: Path
+) -> None:
+    small = built(model="bytes", layers=1)
+    first = described(run, small)
+    described(run, built(model="bytes", layers=1), attempt=1)  # the same once more
+    second = described(run, built(model="bytes", layers=2), attempt=2)
+    assert sorted(path.name for path in run.glob("model-*")) == [
+        "model-description.000",
+        "model-description.002",
+    ]
+    for checkpoint, layers in ((first, 1), (run / "checkpoints" / second.name, 2)):
+        out = tmp_path / str(layers)
+        export(run, checkpoint, out, merged=False)
+        assert json.loads((out / "byte_model.json").read_text())["layers"] == layers
+    same_files(tmp_path / "1", saved(small, tmp_path / "theirs", step=STEP))
 
 
 @pytest.mark.parametrize("training", [LORA, {"trainable": ["*mlp*"]}], ids=["lora", "trainable"])

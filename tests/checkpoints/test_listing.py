@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.made_checkpoints import made_checkpoint
 
+from orchestrator.checkpoints import tensor_file
 from orchestrator.checkpoints.choose import choose
+from orchestrator.checkpoints.commit import remove
 from orchestrator.checkpoints.listing import listing
+from orchestrator.checkpoints.manifest import DamagedCheckpoint
 from orchestrator.checkpoints.names import MANIFEST, step_folder, step_folders
-from orchestrator.checkpoints.prune import Pruned, prune_all, to_prune
+from orchestrator.checkpoints.prune import Keep, Pruned, prune_all, to_prune
 from orchestrator.checkpoints.trust import others_who_may_write
-from orchestrator.checkpoints.verify import verify
+from orchestrator.checkpoints.verify import refuse_damage, verify
 from orchestrator.errors import NotFound
 
 
@@ -22,9 +27,23 @@ def root(run: Path) -> Path:
     return run / "checkpoints"
 
 
-def goes(run: Path, resume_from: dict[str, int] | None = None, **keep: object) -> list[object]:
-    keep = {"keep_last": 1, **keep}
-    return [(f.step, f.attempt) for f in to_prune(root(run), resume_from, **keep)]  # type: ignore[arg-type]
+def goes(
+    run: Path,
+    resume_from: dict[str, int] | None = None,
+    *,
+    attempt: int | None = None,
+    apart: bool = False,
+    **keep: Any,
+) -> list[object]:
+    found = to_prune(root(run), resume_from, Keep(**keep), attempt=attempt, apart=apart)
+    return [(f.step, f.attempt) for f in found]
+
+
+def flip(path: Path) -> None:
+    """One byte, the size as it was."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
 
 
 def test_newest_first_and_the_newest_whole_one_is_where_a_start_continues(tmp_path: Path) -> None:
@@ -60,6 +79,45 @@ def test_an_unreadable_manifest_is_a_problem_and_no_checkpoint(tmp_path: Path) -
     assert verify(one, group_shared=False).problems == [one.problem]
 
 
+def test_one_that_lacks_bytes_is_damaged_and_a_start_takes_the_one_before(tmp_path: Path) -> None:
+    for step in (10, 20, 30):
+        made_checkpoint(tmp_path, step)
+    os.truncate(step_folder(root(tmp_path), 30, 0).path / "rank-00001.safetensors", 100)
+    (step_folder(root(tmp_path), 20, 0).path / "rank-00000.safetensors").unlink()
+    found = listing(root(tmp_path), None)
+    assert [(one.whole, one.resumes) for one in found] == [
+        (False, False),
+        (False, False),
+        (True, True),
+    ]
+    assert "rank-00001.safetensors has 100 bytes and was written with" in str(found[0].problem)
+    assert str(found[1].problem).endswith("rank-00000.safetensors is missing")
+    assert choose(found, None, tmp_path).folder.step == 10
+    with pytest.raises(DamagedCheckpoint, match="has 100 bytes"):
+        choose(found, 30, tmp_path)
+
+
+def test_what_a_run_deletes_while_it_is_read_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made_checkpoint(tmp_path, 10)
+    [one] = listing(root(tmp_path), None)
+    hashing = tensor_file.sha256_of
+
+    def prunes_meanwhile(path: Path) -> str:
+        found = hashing(path)
+        remove(one.folder)
+        return found
+
+    monkeypatch.setattr(tensor_file, "sha256_of", prunes_meanwhile)
+    assert one.manifest is not None and len(one.manifest.files) > 1
+    assert verify(one, group_shared=False) is None
+    assert not folder.exists()
+    made_checkpoint(tmp_path, 10)
+    with pytest.raises(DamagedCheckpoint, match="was deleted while it was read"):
+        refuse_damage(folder, one.manifest)
+
+
 def test_the_step_that_is_meant_is_found_or_those_that_there_are_are_named(tmp_path: Path) -> None:
     for step, attempt in ((10, 0), (20, 0), (20, 1)):
         made_checkpoint(tmp_path, step, attempt)
@@ -77,8 +135,8 @@ def test_pruning_keeps_the_newest_multiples_and_the_best(tmp_path: Path) -> None
     for step in range(10, 60, 10):
         made_checkpoint(tmp_path, step, metrics={"loss": abs(step - 20), "eval_accuracy": step})
     assert goes(tmp_path) == [(10, 0), (20, 0), (30, 0), (40, 0)]
-    assert goes(tmp_path, keep_last=3) == [(10, 0), (20, 0)]
-    assert goes(tmp_path, keep_every=20) == [(10, 0), (30, 0)]
+    assert goes(tmp_path, last=3) == [(10, 0), (20, 0)]
+    assert goes(tmp_path, every=20) == [(10, 0), (30, 0)]
     assert goes(tmp_path, best_metric="loss") == [(10, 0), (30, 0), (40, 0)]
     assert goes(tmp_path, best_metric="eval_accuracy") == [(10, 0), (20, 0), (30, 0), (40, 0)]
 
@@ -88,6 +146,36 @@ def test_pruning_never_leaves_a_torn_one_as_the_last(tmp_path: Path) -> None:
         torn = made_checkpoint(tmp_path, step)
     os.truncate(torn / "rank-00000.safetensors", 100)
     assert goes(tmp_path) == [(10, 0)]
+
+
+def test_pruning_keeps_the_newest_whose_hashes_are_right(tmp_path: Path) -> None:
+    for step in (10, 20, 30, 40):
+        made_checkpoint(tmp_path, step)
+    for step in (30, 40):
+        flip(step_folder(root(tmp_path), step, 0).path / "rank-00001.safetensors")
+    assert goes(tmp_path) == [(10, 0)]
+    flip(step_folder(root(tmp_path), 20, 0).path / "rank-00000.safetensors")
+    assert goes(tmp_path) == []
+
+
+def test_pruning_takes_no_number_for_the_best_that_is_none(tmp_path: Path) -> None:
+    for step, loss in ((10, math.nan), (20, 1.0), (30, 2.0), (40, math.inf)):
+        made_checkpoint(tmp_path, step, metrics={"loss": loss})
+    assert goes(tmp_path, best_metric="loss") == [(10, 0), (30, 0)]
+
+
+def test_pruning_leaves_what_the_running_attempt_writes_wherever_it_stands(tmp_path: Path) -> None:
+    for step in (10, 20, 30):
+        made_checkpoint(tmp_path, step)
+    made_checkpoint(tmp_path, 15, 1, whole=False)  # it began behind damaged ones
+    assert goes(tmp_path, attempt=1) == [(10, 0), (20, 0)]
+    assert goes(tmp_path, attempt=2) == [(10, 0), (15, 1), (20, 0)]
+
+
+def test_where_every_attempt_begins_anew_each_keeps_its_own(tmp_path: Path) -> None:
+    for step, attempt in ((10, 0), (20, 0), (2, 1), (4, 1)):
+        made_checkpoint(tmp_path, step, attempt)
+    assert goes(tmp_path, apart=True, attempt=1) == [(2, 1), (10, 0)]
 
 
 def test_pruning_leaves_a_save_under_way_alone(tmp_path: Path) -> None:
@@ -105,7 +193,7 @@ def test_a_history_that_was_left_behind_goes_and_its_successor_stays(tmp_path: P
         made_checkpoint(tmp_path, step, attempt)
     back = {"step": 10, "attempt": 1}
     assert goes(tmp_path, back) == [(10, 0), (20, 0), (30, 0)]
-    assert goes(tmp_path, back, keep_every=20) == [(10, 0), (30, 0)]
+    assert goes(tmp_path, back, every=20) == [(10, 0), (30, 0)]
 
 
 def test_two_who_prune_at_the_same_time_both_come_to_an_end(tmp_path: Path) -> None:
@@ -116,7 +204,7 @@ def test_two_who_prune_at_the_same_time_both_come_to_an_end(tmp_path: Path) -> N
 
     def prune() -> None:
         try:
-            prune_all(to_prune(root(tmp_path), None, keep_last=1), gone.append)
+            prune_all(to_prune(root(tmp_path), None, Keep()), gone.append)
         except BaseException as error:
             failed.append(error)
 

@@ -33,7 +33,8 @@ def test_the_step_that_was_named_is_eligible_itself_in_every_attempt() -> None:
 
 
 def test_back_to_step_0_begins_anew_and_keeps_what_follows() -> None:
-    assert _eligible([(100, 0), (50, 2)], {"step": 0, "attempt": 1}) == [(50, 2)]
+    history = [(0, 0), (100, 0), (0, 1), (50, 2)]
+    assert _eligible(history, {"step": 0, "attempt": 1}) == [(0, 1), (50, 2)]
 
 
 def test_other_names_are_no_checkpoints_and_big_numbers_sort_as_numbers(tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ def written(path: Path) -> FileEntry:
     return write_tensors(path, {k: held(v) for k, v in ARRAYS.items()}, {"ptx": "yes"})
 
 
+def told(folder: Path, entry: FileEntry) -> list[str]:
+    return [found.sentence for found in mismatches(folder, [entry])]
+
+
 def test_the_safetensors_library_reads_what_is_written(tmp_path: Path) -> None:
     written(tmp_path / "x.safetensors")
     found = load_file(tmp_path / "x.safetensors")
@@ -53,13 +57,13 @@ def test_a_flipped_byte_a_short_file_and_a_missing_one_are_named(tmp_path: Path)
     path = tmp_path / "x.safetensors"
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    assert mismatches(tmp_path, [entry]) == [f"{path} is not what was written: its hash differs"]
+    assert told(tmp_path, entry) == [f"{path} is not what was written: its hash differs"]
     path.write_bytes(data[:-1])
-    assert "bytes and was written with" in mismatches(tmp_path, [entry])[0]
+    assert "bytes and was written with" in told(tmp_path, entry)[0]
     with pytest.raises(DamagedCheckpoint, match=r"x\.safetensors cannot be read: b is cut off"):
         TensorFile(path)
     path.unlink()
-    assert mismatches(tmp_path, [entry]) == [f"{path} is missing"]
+    assert told(tmp_path, entry) == [f"{path} is missing"]
 
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 7, b"\xff" * 8, (5).to_bytes(8, "little") + b"{}"])

@@ -207,7 +207,7 @@ def test_it_says_where_it_continues_and_going_back_stays_in_the_plan(ptx: Ptx, r
 
     os.truncate(run / "checkpoints" / "step-00000030.a000" / "rank-00000.safetensors", 9)
     torn = ptx(*dry).stderr
-    assert "step 30 lacks files and is passed over" in torn and "continues from step 20" in torn
+    assert "step 30 is damaged and passed over: " in torn and "continues from step 20" in torn
 
     assert ptx("resume", "again", "--from", "10").returncode == 0
     assert ptx("wait", "again").returncode == 1

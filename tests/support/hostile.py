@@ -61,7 +61,7 @@ JSON: tuple[tuple[str, ...], ...] = (
     ("plot", "RUN", "--json"),
 )
 COMMANDS = (*TEXT, *JSON)
-UNREAD_BY_RESUME = ("attempts", "model-description")
+UNREAD_BY_RESUME = ("attempts", "model-description.000")
 """It is by far the slowest."""
 
 

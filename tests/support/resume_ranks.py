@@ -4,19 +4,22 @@ Usage: resume_ranks.py OUT CASES, where CASES is a JSON object of cases by name;
 `{"training": {...}, "strategy": {...}, "checkpoint": {...}, "steps": n, "starts": [...], ...}`. It
 is trained once undisturbed, and in another run folder by one attempt for each of `starts`, which
 says what happens when a rank reads its n-th micro batch, as `{"stop": [n, how]}`: see `Data`; which
-`damage` is done before, by rank 0: see DAMAGES; or other settings than the case's. `evaluation`
-holds the held-out loss after each step. Each rank writes OUT.<rank>.json.
+`damage` is done before, by rank 0, to the newest checkpoint or to `all`: see DAMAGES; which rank's
+files are `stale`; or other settings than the case's. `evaluation` holds the held-out loss after
+each step. Each rank writes OUT.<rank>.json.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import itertools
 import json
 import os
 import resource
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from pydantic import TypeAdapter
 
+from orchestrator.checkpoints import tensor_file
 from orchestrator.errors import UserError
 from orchestrator.runs.layout import RunLayout
 from orchestrator.spec.policies import Checkpoint, Logging
@@ -119,10 +123,26 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 }
 
 
-def damage(how: str | None, name: str, checkpoints: Path) -> None:
-    """To file `name` of the newest checkpoint."""
-    if how is not None:
-        DAMAGES[how](sorted(checkpoints.iterdir())[-1] / name)
+def damage(case: dict[str, Any], checkpoints: Path) -> None:
+    """To one file of the newest checkpoint, or of all."""
+    how, name = case.get("damage"), case.get("file", "rank-00001.safetensors")
+    for folder in sorted(checkpoints.iterdir())[0 if case.get("all") else -1 :] if how else ():
+        DAMAGES[how](folder / name)
+
+
+@contextmanager
+def stale(is_so: bool) -> Iterator[None]:
+    """What a file server that has forgotten this client answers: none can be made to do it here."""
+
+    def answer(path: Path) -> str:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    was = tensor_file.sha256_of
+    tensor_file.sha256_of = answer if is_so else was  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        tensor_file.sha256_of = was
 
 
 def attempt(
@@ -159,11 +179,12 @@ def attempt(
     files = AgentFiles(stop_file, run_dir / "step") if rank.local_rank == 0 else AgentFiles()
     data = Data(case.get("stop", []), rank, stop_file, where.attempt(0).parent)
     if rank.is_main:
-        damage(case.get("damage"), case.get("file", "rank-00001.safetensors"), where.checkpoints)
+        damage(case, where.checkpoints)
     dist.barrier()
     ticks = itertools.count(step=case.get("seconds_a_look", 0))
     found: dict[str, Any] = {"error": None}
     with (
+        stale(case.get("stale") == rank.rank),
         MetricsWriter.of(plan, rank) as writer,
         StopVote(files) as stop,
         Checkpoints(engine, plan, rank, layout, lambda: next(ticks)) as checkpoints,

@@ -61,6 +61,9 @@ OVERFLOWS = {
 }
 CASES = {
     **{name: case({}, damaged(name)) for name in (*DAMAGES, *REFUSED)},
+    "stale": case({}, {"stale": 1}),
+    "all flipped": case({}, damaged("flipped") | {"all": True}),
+    "slow data": case({}, checkpoint={"every_minutes": 1, "keep_last": 9}, seconds_a_look=70),
     "full for a while": case({"stop": [9, "full", 13, "room"]}, steps=14),
     "full at a stop": case({"stop": [3, "full", 5, "file"]}, checkpoint=ON_SIGNAL),
     "full at the end": case({"stop": [3, "full"]}, checkpoint={"at_end": True}),
@@ -114,6 +117,35 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     assert f"/step-00000006.a000/{DAMAGES[name]}" in warning
     # What it has saved anew is not the damaged one, and the damaged one does not push it out.
     assert "step-00000006.a001" in resumed["checkpoints"]
+
+
+def test_a_file_that_cannot_be_read_may_be_whole_and_nothing_is_trained_without_it(
+    found: dict[str, list[dict[str, Any]]],
+) -> None:
+    for rank in found["stale"]:
+        first, refused = rank["starts"]
+        assert refused["error"].startswith("training-failed: rank 1: /"), refused["error"]
+        assert "/step-00000006.a000/rank-0000" in refused["error"]
+        assert "cannot be read: Stale file handle on " in refused["error"]
+        assert refused["checkpoints"] == first["checkpoints"]
+
+
+def test_where_all_checkpoints_are_damaged_training_does_not_begin_anew_by_itself(
+    ranks: tuple[Path, list[Ended]], found: dict[str, list[dict[str, Any]]]
+) -> None:
+    for rank in found["all flipped"]:
+        first, refused = rank["starts"]
+        assert refused["error"].startswith("training-failed: all checkpoints in /")
+        assert refused["checkpoints"] == first["checkpoints"] != []
+    assert len(warnings(ranks, "all flipped")) == 3
+
+
+def test_before_the_first_step_there_is_nothing_to_save(
+    found: dict[str, list[dict[str, Any]]],
+) -> None:
+    (through,) = found["slow data"][0]["starts"]
+    steps = [int(name[5:13]) for name in through["checkpoints"]]
+    assert steps and min(steps) > 0, steps
 
 
 @pytest.mark.parametrize("name", REFUSED)

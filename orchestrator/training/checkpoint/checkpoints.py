@@ -146,6 +146,8 @@ class Checkpoints:
         if saver is None:
             return None
         self._policy.began()
+        if not progress.step:  # the minutes may pass while data are read; nothing is done yet
+            return None
         if saver.last_step() != progress.step:
             self._finish(saver)
             better = self.is_better(metrics)

@@ -30,22 +30,42 @@ VERSION = 1
 def describe_model(
     form: SavedForm, plan: TrainingPlan, rank: Rank, *, beside: Callable[[Path], None]
 ) -> None:
-    """Write `model-description` of the run's folder; rank 0 does, others and runs without a folder
-    do nothing. `beside` writes what belongs to the model beside it, as a tokenizer.
+    """Write `model-description.NNN` of the attempt into the run's folder, where the model is
+    another than before; rank 0 does, others and runs without a folder do nothing. `beside` writes
+    what belongs to the model beside it, as a tokenizer.
 
-    A disk that is full or gone ends no training: checkpoints can then not be exported.
+    What earlier attempts saved is not of this model, which their checkpoints may not even fit. A
+    disk that is full or gone ends no training: checkpoints can then not be exported.
     """
     if plan.run_dir is None or not rank.is_main:
         return
-    folder = RunLayout(plan.run_dir).model_description
+    folder = RunLayout(plan.run_dir).model_description(plan.attempt)
     try:
+        before = description_of(plan.run_dir, plan.attempt - 1)
         with replacing(folder, group_shared=plan.group_shared) as new:
             facts = {"v": VERSION, **form.describe(new)}
             (new / BESIDE).mkdir()
             beside(new / BESIDE)
             (new / FORM).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        if before != folder and _contents(before) == _contents(folder):
+            shutil.rmtree(folder)
     except OSError as error:
         warn(f"rank 0: cannot write {folder}: {error.strerror or error}; training goes on")
+
+
+def description_of(run: Path, attempt: int) -> Path:
+    """Of the model that this attempt of the run trained; it need not be there."""
+    layout = RunLayout(run)
+    for number in range(attempt, -1, -1):
+        if layout.model_description(number).is_dir():
+            return layout.model_description(number)
+    return layout.model_description(max(attempt, 0))
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    """By path; {} where there is no folder."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 def read_description(folder: Path) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from orchestrator.checkpoints.manifest import Manifest, read_manifest
 from orchestrator.checkpoints.verify import refuse_damage
 from orchestrator.checkpoints.whole import Checkpoint
 from orchestrator.errors import UserError
-from orchestrator.runs.layout import RunLayout
 from orchestrator.training.checkpoint.description import (
     copy_beside,
     described_form,
+    description_of,
     read_description,
 )
 from orchestrator.training.checkpoint.rank_file import DTYPES
@@ -40,7 +40,8 @@ def export(run: Path, checkpoint: Path, output: Path, *, merged: bool) -> dict[s
     Raises UserError for a run without a model description, a model whose frozen part is nowhere,
     and DamagedCheckpoint.
     """
-    description = RunLayout(run).model_description
+    manifest = read_manifest(checkpoint)
+    description = description_of(run, manifest.attempt)
     facts = read_description(description)
     if merged and facts["form"] not in ("adapter", "delta"):
         raise UserError(
@@ -48,7 +49,6 @@ def export(run: Path, checkpoint: Path, output: Path, *, merged: bool) -> dict[s
             hint="leave --merged out",
         )
     note = _find_base(run, facts, merged=merged)
-    manifest = read_manifest(checkpoint)
     refuse_damage(checkpoint, manifest)
     form = described_form(description, facts)
     state = _state(checkpoint, manifest, form)

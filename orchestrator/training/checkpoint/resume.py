@@ -13,15 +13,17 @@ import torch.distributed as dist
 
 from orchestrator.checkpoints.manifest import DamagedCheckpoint, Manifest, read_manifest
 from orchestrator.checkpoints.names import MANIFEST, StepFolder, committed_folders, eligible
-from orchestrator.checkpoints.tensor_file import mismatches
+from orchestrator.checkpoints.tensor_file import is_away, mismatches
 from orchestrator.checkpoints.trust import others_who_may_write
 from orchestrator.errors import UserError
+from orchestrator.runs.process import host_name
 from orchestrator.training.agreement import together
 from orchestrator.training.checkpoint.files import Reader
 from orchestrator.training.checkpoint.load import load
 from orchestrator.training.checkpoint.progress import Progress
 from orchestrator.training.checkpoint.randomness import set_random_state
 from orchestrator.training.engines.base import Engine
+from orchestrator.training.errors import TrainingFailed
 from orchestrator.training.layout import AXES, layout_of
 from orchestrator.training.plan import TrainingPlan
 from orchestrator.training.process_group import Rank
@@ -37,9 +39,12 @@ def resume(
 
     Every file is hashed before anything is loaded, the files shared out among the ranks. One that
     is damaged is named through `warn` (rank 0's), and the checkpoint before it is taken.
-    All ranks call it together. Raises TrainingFailed where it is one of another model, and
-    UntrustedCheckpoint where others could have written it.
+    All ranks call it together. Raises TrainingFailed where it is one of another model, where a
+    file cannot be read and may be whole, and where there are checkpoints and all are damaged: to
+    begin anew would undo them all, step by step. Raises UntrustedCheckpoint where others could
+    have written it.
     """
+    folder = None
     for folder in _candidates(root, plan, rank):
         manifest, problems = _looked_at(folder, plan, rank)
         if manifest is not None and not problems:
@@ -47,6 +52,11 @@ def resume(
         if rank.is_main:
             for problem in problems:
                 warn(f"the checkpoint of step {folder.step} is damaged, so not used: {problem}")
+    if folder is not None:
+        raise TrainingFailed(
+            f"all checkpoints in {root} are damaged, and training does not begin anew by itself",
+            hint="`ptx resume RUN --from 0` begins anew; `ptx checkpoints verify RUN` names files",
+        )
     return None
 
 
@@ -89,11 +99,14 @@ def _looked_at(
 ) -> tuple[Manifest | None, list[str]]:
     """The manifest, read once for all, and what is wrong with the files."""
     said: Manifest | str = ""
-    if rank.is_main:
-        try:
-            said = read_manifest(folder.path)
-        except DamagedCheckpoint as error:
-            said = error.message
+    with together(rank):
+        if rank.is_main:
+            try:
+                said = read_manifest(folder.path)
+            except DamagedCheckpoint as error:
+                if isinstance(error.__cause__, OSError) and is_away(error.__cause__):
+                    raise _unreadable(error.message) from error
+                said = error.message
     said = _said_by_main(said)
     if isinstance(said, str):
         return None, [said]
@@ -103,9 +116,21 @@ def _looked_at(
         if rank.is_main:
             paths = [folder.path.parent, folder.path, folder.path / MANIFEST, *paths]
         _refuse_others(paths, group_shared=plan.group_shared)
+    with together(rank):
+        found = mismatches(folder.path, mine)
+        for problem in found:
+            if problem.unreadable:
+                raise _unreadable(problem.sentence)
     everyone: list[list[str]] = [[] for _ in range(rank.world_size)]
-    dist.all_gather_object(everyone, mismatches(folder.path, mine))
-    return said, [problem for some in everyone for problem in some]
+    dist.all_gather_object(everyone, [problem.sentence for problem in found])
+    return said, [sentence for some in everyone for sentence in some]
+
+
+def _unreadable(sentence: str) -> TrainingFailed:
+    return TrainingFailed(
+        f"{sentence} on {host_name()}; it may be whole, so training does not go on without it",
+        hint="look at that node's file system; `ptx resume RUN --from STEP` takes an earlier one",
+    )
 
 
 def _refuse_others(paths: Iterable[Path], *, group_shared: bool) -> None:
