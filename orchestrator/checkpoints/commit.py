@@ -108,13 +108,21 @@ def prune(
     best: int | None = None,
     resume_from: Mapping[str, int] | None = None,
     newest: StepFolder | None = None,
+    since: StepFolder | None = None,
 ) -> list[StepFolder]:
     """Delete what is superfluous under `root`, and say what that was. Raises OSError.
 
     What `resume_from` has made another history stays, and does not count. Nor does what lies beyond
-    `newest`, the one just committed: a run that is not there yet could not load it.
+    `newest`, the one just committed: a run that is not there yet could not load it. Nor what
+    earlier attempts saved after `since`, from which this one went on: it was passed over as
+    damaged, and would push out whole ones.
     """
-    folders = [f for f in eligible(step_folders(root), resume_from) if not newest or f <= newest]
+    folders = [
+        folder
+        for folder in eligible(step_folders(root), resume_from)
+        if newest is None
+        or (folder <= newest and not (since and since < folder and folder.attempt < newest.attempt))
+    ]
     gone = superfluous(folders, keep_last=keep_last, keep_every=keep_every, best=best)
     for folder in gone:
         remove(folder)

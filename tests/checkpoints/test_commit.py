@@ -91,6 +91,16 @@ def test_pruning_takes_old_remains_and_leaves_what_is_being_written(tmp_path: Pa
     assert [folder.step for folder in step_folders(tmp_path)] == [20, 30]
 
 
+def test_what_was_passed_over_as_damaged_pushes_out_no_whole_one(tmp_path: Path) -> None:
+    for step in (10, 20, 30):
+        saved(tmp_path, step)
+    since = step_folder(tmp_path, 10, 0)  # 20 and 30 were damaged
+    for step, there in ((15, [10, 15, 20, 30]), (20, [15, 20, 20, 30]), (25, [20, 20, 25, 30])):
+        saved(tmp_path, step, attempt=1)
+        prune(tmp_path, keep_last=2, newest=step_folder(tmp_path, step, 1), since=since)
+        assert steps(tmp_path) == there
+
+
 def test_the_last_good_one_stays_whatever_is_asked(tmp_path: Path) -> None:
     saved(tmp_path, 10)
     assert superfluous(step_folders(tmp_path), keep_last=0, keep_every=None, best=None) == []

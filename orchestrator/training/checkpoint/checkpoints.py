@@ -106,7 +106,7 @@ class Checkpoints:
             return Progress()
         progress, self._from = found
         if self._saver is not None:
-            self._saver.newest = self._from
+            self._saver.newest = self._saver.since = self._from
         if self._rank.is_main:
             say(f"resumed after step {progress.step} from {self._from.path}")
         return progress

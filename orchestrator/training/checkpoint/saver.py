@@ -85,6 +85,8 @@ class Saver:
         """Seconds that training has stood still for saving."""
         self.newest: StepFolder | None = None
         """The last one that was committed, or from which training went on."""
+        self.since: StepFolder | None = None
+        """The one from which this attempt went on."""
         self.best: int | None = None
         """Rank 0's: step of the committed one that is never pruned."""
 
@@ -258,6 +260,7 @@ class Saver:
                 best=self.best,
                 resume_from=self._plan.history,
                 newest=job.folder,
+                since=self.since,
             )
         except OSError as error:
             warn(f"old checkpoints cannot be deleted: {error}")
