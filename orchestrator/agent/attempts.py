@@ -134,6 +134,22 @@ def to_be_followed(events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | N
     return last
 
 
+def ended_for_good(
+    events: Iterable[Mapping[str, Any]], job_id: str, since: int = 0
+) -> Mapping[str, Any] | None:
+    """attempt_ended of the newest attempt, where an earlier start of this very job began it and
+    nothing was to follow it. Attempts before `since` are of an earlier submission."""
+    last: Mapping[str, Any] | None = None
+    own = False
+    for event in events:
+        if event.get("type") == "job_started":
+            own = event.get("job_id") == job_id and int(event["attempt"]) >= since
+            last = None
+        elif event.get("type") == "attempt_ended":
+            last = event if own and not event.get("retry") else None
+    return last
+
+
 def unjudged(events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """job_started of the newest attempt, where its supervisor died before it could judge it."""
     last: Mapping[str, Any] | None = None

@@ -17,6 +17,7 @@ from orchestrator.agent.allocation import Allocation
 from orchestrator.agent.attempts import (
     attempt_numbers,
     begin_attempt,
+    ended_for_good,
     newest_attempt,
     read_events,
     record_end,
@@ -59,6 +60,7 @@ class Job:
         self._allocation = Allocation(os.environ)
         own, since = self._allocation, first_attempt(self._run_dir)
         self._inherited = inheritance(read_events(self._path), own.job_id, own.restarts, since)
+        self._over = ended_for_good(read_events(self._path), own.job_id, since)
         self._anchor = Anchor(self._inherited.port if self._inherited else 0)
         self._hears = partial(self._sleep, through_signals=True)
         self._judge = Judge(self._run_dir, self._path, self._policy, self._allocation, self._hears)
@@ -79,12 +81,18 @@ class Job:
         return code
 
     def _attempts(self) -> int:
+        code: int | None = None
         if self._inherited is not None:
             code = self._take_over(self._inherited)
-            if code is not None:
-                return code
+        elif self._over is not None:
+            # SLURM had not heard of that yet when it took the nodes away: it requeued the job.
+            attempt, name = int(self._over["attempt"]), str(self._over.get("class"))
+            tell(f"SLURM has started this job again, but attempt {attempt} ended the run: {name}")
+            code = self._follow(attempt, name, None)
         elif not self._judge_the_last():
-            return 1
+            code = 1
+        if code is not None:
+            return code
         while True:
             chosen, short = self._choose()
             if (code := self._between()) is not None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
+
+import pytest
+from support.slurm_site import Site
 
 from orchestrator.agent.lifeline import Anchor, Lifeline
 from orchestrator.agent.takeover import Inheritance, inheritance
@@ -49,6 +56,45 @@ def test_of_the_attempts_in_this_allocation_the_newest_is_left() -> None:
     left = inheritance(events, "7", 1)
     assert left is not None
     assert left.end == ended(2)
+
+
+SUPERVISOR = "from orchestrator.agent.job import run_job; exit(run_job('plan.json', ['srun']))"
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "rc"), [("completed", 0, 0), ("rank-failed", 2, 1)], ids=["done", "failed"]
+)
+def test_a_job_that_slurm_requeues_once_its_run_has_ended_begins_no_attempt(
+    reason: str, code: int, rc: int, tmp_path: Path
+) -> None:
+    """As one that is preempted while its logs are packed: all was said by then."""
+    site = Site(tmp_path)
+    failure = {"rank": 0, "code": code, "signal": None, "t": 2, "message": "error: no such flag"}
+    node = {"v": 1, "t": 2, "type": "node_ended", "attempt": 0, "node": 0, "reason": reason}
+    line = json.dumps(node | {"first_failure": failure if code else None})
+    site.command("srun", f"echo '{line}' > events/a000-node-0000.jsonl")
+    site.command("sinfo", "echo 'a|allocated'")
+    site.command(
+        "scontrol",
+        "case \"$*\" in 'show hostnames'*) echo a; exit;; 'show config') exit;; esac\n"
+        'echo "JobId=7 JobState=RUNNING Restarts=$SLURM_RESTART_COUNT Requeue=1"',
+    )
+    restart = {"max": 3, "on": ["failed", "preempted", "node-failure"], "backoff": 0}
+    plan = {"version": 1, "run_id": "x", "run_dir": str(tmp_path), "group_shared": False}
+    plan |= {"nodes": 1, "grace_seconds": 10, "restart": restart}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    (tmp_path / "secrets").touch()
+    root = str(Path(__file__).parents[2])
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "a", "SLURMD_NODENAME": "a"}
+    for restarts in ("0", "1"):
+        env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": root, **slurm}
+        env["SLURM_RESTART_COUNT"] = restarts
+        argv = [sys.executable, "-c", SUPERVISOR]
+        assert subprocess.run(argv, env=env, cwd=tmp_path, timeout=60).returncode == rc
+        assert site.asked("srun") == 1
+    assert not (tmp_path / "secrets").exists()
+    told = (tmp_path / "events/job.jsonl").read_text().splitlines()
+    assert [json.loads(line)["type"] for line in told] == ["job_started", "attempt_ended"]
 
 
 def test_a_lifeline_finds_the_supervisor_that_took_the_place_of_another() -> None:
