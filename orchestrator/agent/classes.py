@@ -236,10 +236,11 @@ def _why_not(
 ) -> str | None:
     if name not in ("failed", "launch-error"):
         return None
-    if _BROKEN.match(message):
+    *_, failure = next(iter(_failures(evidence)), (0.0, 0, {}))
+    # What a rank only printed need not have ended it.
+    if failure.get("exception") and _BROKEN.match(message):
         return "it would fail the same way"
-    codes = [failure.get("code") for _, _, failure in _failures(evidence)]
-    if codes[:1] == [_USAGE]:
+    if failure.get("code") == _USAGE:
         return "exit code 2 says that it was called the wrong way"
     if early is not None and early == past.early:
         return "it failed the same way twice before any step"

@@ -39,7 +39,7 @@ def find_exception(stderr: str) -> dict[str, str] | None:
     """Type and message of the last Python traceback in this text, None where there is none. Of a
     group the message goes on with its first exception."""
     lines = [_RANK_PREFIX.sub("", line.rstrip("\r")) for line in stderr.split("\n")]
-    lines = _without_ignored(lines)
+    lines = without_ignored(lines)
     headers = traceback_headers(lines)
     if headers:
         start = headers[-1]
@@ -69,17 +69,26 @@ def _ignored(lines: Sequence[str], header: int) -> bool:
     return header > 0 and bool(_IGNORED.match(lines[header - 1]))
 
 
-def _without_ignored(lines: Sequence[str]) -> list[str]:
+def without_ignored(lines: Sequence[str]) -> list[str]:
+    """Without what Python says of exceptions that it ignored: the word, frames, the exception."""
     kept: list[str] = []
     rest = iter(range(len(lines)))
     for i in rest:
-        if _IGNORED.match(lines[i]) and _HEADER.match("".join(lines[i + 1 : i + 2])):
+        below = "".join(lines[i + 1 : i + 2])
+        if _IGNORED.match(lines[i]) and _HEADER.match(below):
             next(rest)
             # Its frames, and the line that names it.
             next((j for j in rest if not lines[j].startswith(" ")), None)
+        elif _IGNORED.match(lines[i]) and _names_one(below):
+            next(rest)
         else:
             kept.append(lines[i])
     return kept
+
+
+def _names_one(line: str) -> bool:
+    match = _EXCEPTION.match(line)
+    return match is not None and bool(_NAMED_LIKE_ONE.search(match["type"]))
 
 
 def is_group(header: str) -> bool:

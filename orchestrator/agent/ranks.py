@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.agent.exit_record import without_ignored
+
 Record = Mapping[str, Any]
 _SENTENCE = 500
 
@@ -62,6 +64,7 @@ def first_failure(records: Mapping[int, Record], ended_at: float | None) -> dict
         "signal": record.get("signal"),
         "t": record["ended"],
         "message": describe(record),
+        "exception": (record.get("exception") or {}).get("type"),
     }
 
 
@@ -83,7 +86,7 @@ def _last_words(record: Record) -> str:
     number = record.get("signal")
     if isinstance(number, int):
         return f"ended by {signal_name(number)}"
-    lines = [line for line in record.get("last_lines", []) if line.strip()]
+    lines = [line for line in without_ignored(record.get("last_lines", [])) if line.strip()]
     return lines[-1] if lines else f"exit code {code_of(record)}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ HOSTS = ("n0", "n1")
 
 def ended(reason: str, message: str | None = None, code: int = 1, **more: Any) -> dict[str, Any]:
     failure = {"code": code, "signal": None, "t": 5.0, "message": message} if message else None
+    kind = re.match(r"[\w.]+(?=: )", message or "")
+    if failure is not None:
+        failure["exception"] = kind and kind[0]
     return {"reason": reason, "first_failure": failure, "message": None, **more}
 
 
@@ -141,6 +145,14 @@ def test_the_same_end_before_any_step_is_tried_once_more_only() -> None:
     assert verdict(again, past=Past(counted=1, early=first.early), seconds=3600.0).retry
     late = dict(again, stepped=True)
     assert verdict(late, past=Past(counted=1, early=first.early)).retry
+
+
+def test_an_import_error_that_a_rank_only_printed_is_no_reason_to_give_it_up() -> None:
+    """As of a destructor at the end of Python: the rank failed by something else."""
+    printed = ended("rank-failed", "ImportError: sys.meta_path is None", stepped=True)
+    assert not verdict(printed).retry
+    printed["first_failure"]["exception"] = None
+    assert verdict(printed).retry
 
 
 def test_the_machine_is_blamed_for_silence_signals_and_its_devices() -> None:

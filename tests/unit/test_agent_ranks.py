@@ -97,6 +97,27 @@ def test_a_failure_is_described_in_a_sentence(one: dict[str, Any], sentence: str
     assert describe(one) == sentence
 
 
+IGNORED = [
+    "Exception ignored in: <function Client.__del__ at 0x7f2e>",
+    "Traceback (most recent call last):",
+    '  File "/x/client.py", line 3, in __del__',
+    "ImportError: sys.meta_path is None, Python is likely shutting down",
+]
+
+
+@pytest.mark.parametrize("ignored", [IGNORED, IGNORED[::3]], ids=["frames", "no frames"])
+def test_what_a_destructor_raised_is_not_why_a_rank_ended(ignored: list[str]) -> None:
+    """It comes last, when Python leaves."""
+    said = ["giving up: object store: 503", *ignored, *ignored]
+    found = first_failure(table(record(0, 1, last_lines=said)), None)
+    assert found is not None
+    assert (found["message"], found["exception"]) == ("giving up: object store: 503", None)
+    raised = record(0, 1, last_lines=said, exception={"type": "ImportError", "message": "x"})
+    found = first_failure(table(raised), None)
+    assert found is not None
+    assert (found["message"], found["exception"]) == ("ImportError: x", "ImportError")
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"rank": "x"}', b"\xff\0", b'{"rank": 0}'])
 def test_a_broken_record_counts_as_missing(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "rank-00000.exit.json").write_bytes(data)
