@@ -8,6 +8,8 @@ import signal
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from orchestrator.agent.progress import is_progress
+
 Ended = Mapping[str, Any]
 """A node_ended event."""
 
@@ -24,6 +26,8 @@ _DEVICE = re.compile(
     r"CUDA error|CUDNN_STATUS|NCCL|\bECC\b|uncorrectable|device-side|\bXid\b", re.I
 )
 _USAGE = 2
+NOT_AGAIN = "; not started again: "
+"""Between how an attempt ended and why none follows, in the message of attempt_ended."""
 _OBEYED = (143, -15)
 """Exit codes of a rank that was told to end, and did."""
 OBEDIENT = ("stopped", "terminated", "completed")
@@ -38,6 +42,11 @@ _UNEXPLAINED = 5
 """Ends in a row that nobody has to answer for: node failures of which the scheduler knows nothing,
 and ports that another job had. What kills the agents each time (the job's memory limit may) would
 otherwise do so for ever."""
+_TWICE = "it failed the same way twice"
+_UNTOLD = (
+    "each time within ten minutes of its start, and told ptx of no step (a script does that by "
+    "touching $PTX_STEP_FILE)"
+)
 _PORT_TAKEN = re.compile(r"^port \d+, where the ranks are to meet, is in use on ")
 """launch.sh's words; the next attempt has another port."""
 
@@ -61,7 +70,7 @@ class Past(NamedTuple):
     counted: int = 0
     """Retries that count, so far."""
     early: str | None = None
-    """How the attempt before failed, where that was before any step."""
+    """How the attempt before failed, where it had told of no step and was young."""
     failures: Mapping[str, int] = {}
     """Host to the number of attempts that ended because of it within a day; the latest last."""
     lost: int = 0
@@ -97,7 +106,7 @@ class Verdict(NamedTuple):
     """`allocation` or `requeue`; None without retry."""
     nodes_failed: Sequence[str]
     early: str | None
-    """How it failed, where that was before any step; kept for the next judgement."""
+    """How it failed, where it told of no step and was young; kept for the next judgement."""
 
 
 def judge(evidence: Evidence, past: Past, policy: Policy) -> Verdict:
@@ -109,9 +118,9 @@ def judge(evidence: Evidence, past: Past, policy: Policy) -> Verdict:
     retry = reason in policy.on and name not in _NEVER and why_not is None
     if retry and counted and past.counted >= policy.max:
         retry = False
-        why_not = f"restart.max ({policy.max}) is used up" if policy.max else None
-    if why_not:
-        message = f"{message}; not started again: {why_not}"
+        why_not = f"restart.max ({policy.max}) is used up"
+    if why_not and (policy.max or not counted):  # else nobody expects another start
+        message = f"{message}{NOT_AGAIN}{why_not}"
     where = None
     if retry:
         where = "requeue" if name == "time-limit" or evidence.told else "allocation"
@@ -200,6 +209,10 @@ def _failures(evidence: Evidence) -> list[tuple[float, int, Mapping[str, Any]]]:
     return [*killed, *(one for one in found if one not in killed)]
 
 
+def _first_failure(evidence: Evidence) -> Mapping[str, Any]:
+    return next((failure for _, _, failure in _failures(evidence)), {})
+
+
 def _is_the_machines(failure: Mapping[str, Any]) -> bool:
     """A signal nobody of ours sent, or a device's own words."""
     number = failure.get("signal")
@@ -227,6 +240,8 @@ def _early(evidence: Evidence, name: str, message: str) -> str | None:
         return None
     if _PORT_TAKEN.match(message):
         return f"{name}: {message}"  # another port is another matter
+    if not _first_failure(evidence).get("exception") and is_progress(message):
+        return None  # the last line of a rank that did not say how it ended, and had made steps
     # Addresses, process numbers and ports differ between two starts.
     return f"{name}: {re.sub(r'0x[0-9a-fA-F]+|[0-9]+', '#', message)}"
 
@@ -236,14 +251,14 @@ def _why_not(
 ) -> str | None:
     if name not in ("failed", "launch-error"):
         return None
-    *_, failure = next(iter(_failures(evidence)), (0.0, 0, {}))
+    failure = _first_failure(evidence)
     # What a rank only printed need not have ended it.
     if failure.get("exception") and _BROKEN.match(message):
         return "it would fail the same way"
     if failure.get("code") == _USAGE:
         return "exit code 2 says that it was called the wrong way"
     if early is not None and early == past.early:
-        return "it failed the same way twice before any step"
+        return _TWICE if name == "launch-error" else f"{_TWICE}, {_UNTOLD}"
     return None
 
 

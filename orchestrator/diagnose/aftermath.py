@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from orchestrator.agent.progress import speaks_of_progress
 from orchestrator.diagnose.tail import Tail
 
 LAST_WORDS = 10.0
@@ -16,18 +16,6 @@ _APART = 1.0
 """Seconds: lines so far apart are no single flush of a buffer at the end."""
 _UNCAUGHT = 1
 """What Python exits with for an exception that nobody caught."""
-_PROGRESS = re.compile(
-    r"(?i)(?:\b(?:global[_ ]?step|step|epoch|iter(?:ation)?|batch|loss|lr|acc(?:uracy)?)s?\b"
-    r"['\"]?[\s:=#/\[(]*\d|\b\d+/\d+\b.*(?:it/s|s/it))"
-)
-
-
-_NUMBER = re.compile(r"[-+]?\d[\d.,:/]*(?:e[-+]?\d+)?")
-_WORD = re.compile(r"[A-Za-z][\w/.@]+")
-_LOGGED = re.compile(r"\b(?:INFO|DEBUG)\b")
-_MOST_WORDS = 2
-"""Words that name a number; what has more is a sentence."""
-_REASON = re.compile(r"(?i)fail|abort|stop|exit|invalid|diverg|exceed|kill|\bnan\b")
 
 
 @dataclass(frozen=True)
@@ -67,18 +55,10 @@ def survived(tail: Tail, exception: str, code: int | None, ended: float) -> Surv
     return Survived(index, text, spoken, max(0.0, ended - begun))
 
 
-def is_progress(line: str) -> bool:
-    """Whether a line reports progress and nothing else: names with their numbers."""
-    if not _PROGRESS.search(line) or _REASON.search(line):
-        return False
-    *named, unit = (len(_WORD.findall(part)) for part in _NUMBER.split(_LOGGED.sub("", line)))
-    return unit <= 1 and max(named, default=0) <= _MOST_WORDS
-
-
 def _progress(tail: Tail, after: range) -> Iterator[float]:
     """When it reported progress."""
     for index in after:
-        if _PROGRESS.search(tail.lines[index]) and (t := moment(tail, index)) is not None:
+        if speaks_of_progress(tail.lines[index]) and (t := moment(tail, index)) is not None:
             yield t
 
 

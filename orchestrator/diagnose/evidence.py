@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from orchestrator.agent.exit_record import unmargined
-from orchestrator.diagnose.aftermath import LAST_WORDS, is_progress
+from orchestrator.agent.progress import is_progress
+from orchestrator.diagnose.aftermath import LAST_WORDS
 from orchestrator.diagnose.match import Match
 from orchestrator.diagnose.root import Case, Root
 from orchestrator.diagnose.stacks import main_stack, own_frame

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from orchestrator.agent.classes import NOT_AGAIN
 from orchestrator.diagnose.evidence import line_of
 from orchestrator.diagnose.failure import of_attempt
 from orchestrator.diagnose.match import Ending, explain
@@ -40,6 +41,8 @@ def why(
     if attempt is not None and attempt != run.state.attempt:
         return _of(*_earlier(run, attempt), rules)
     verdict = _of(run, run.state, rules)
+    if verdict.kind == "failed":
+        return replace(verdict, sentence=f"{verdict.sentence}{_given_up(run, verdict.sentence)}")
     if verdict.kind not in ("completed", "running", "waiting"):
         return verdict
     found: tuple[Finding, ...] = ()
@@ -67,6 +70,15 @@ def _of(run: Observed, state: RunState, rules: tuple[Rule, ...]) -> Verdict:
         words = sentence(f"nothing has failed so far: {clause(state.reason)}")
         return Verdict("running", name, words, state.attempt)
     return Verdict("unknown", name, sentence(state.words), state.attempt)
+
+
+def _given_up(run: Observed, said: str) -> str:
+    """Why nobody starts a run again that may be; empty where that was said, or does not arise."""
+    newest = next((one for one in history(run.events) if one.number == run.state.attempt), None)
+    if newest is None or newest.retry or not run.state.final or NOT_AGAIN not in newest.message:
+        return ""
+    why_not = sentence(newest.message.rpartition(NOT_AGAIN)[2])
+    return "" if clause(why_not) in said else f" Not started again: {clause(why_not)}"
 
 
 def _earlier(run: Observed, attempt: int) -> tuple[Observed, RunState]:

@@ -35,7 +35,8 @@ class Restart(Model):
     max: NonNegativeInt = 0
     """Restarts after failures that count. Preemption and node failure do not (of those that SLURM
     knows nothing of the first five in a row), nor a time limit before which the ranks saved and
-    ended as they were asked to."""
+    ended as they were asked to. What fails the same way twice, each time within ten minutes and
+    before it told ptx of a step (a script of yours by touching $PTX_STEP_FILE), is given up."""
     on: list[Literal["preempted", "time-limit", "node-failure", "failed"]] = [
         "preempted",
         "time-limit",

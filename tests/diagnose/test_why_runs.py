@@ -79,6 +79,15 @@ def test_the_root_is_told_from_echoes_that_came_first(make: MadeRun) -> None:
     }
 
 
+def test_why_a_failed_run_is_not_started_again_is_said_with_why_it_failed(make: MadeRun) -> None:
+    leave(make, 0, traceback("ValueError: bad"), code=1)
+    node_ended(make, {0: 1, 1: 0, 2: 0, 3: 0}, first=0)
+    failed = "Rank 0 on node 0 (n0) exited with 1: ValueError: bad."
+    assert verdict(make).sentence == failed
+    make.over(message="ValueError: bad; not started again: restart.max (2) is used up")
+    assert verdict(make).sentence == f"{failed} Not started again: restart.max (2) is used up."
+
+
 def test_the_root_of_another_node_is_found_though_its_clock_is_ahead(tmp_path: Path) -> None:
     run = MadeRun(tmp_path, "two-aaaaaa", nodes=2, procs=2).submitted()
     run.started(0).started(1)

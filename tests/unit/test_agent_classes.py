@@ -147,12 +147,51 @@ def test_the_same_end_before_any_step_is_tried_once_more_only() -> None:
     assert verdict(late, past=Past(counted=1, early=first.early)).retry
 
 
+def printed(line: str) -> dict[str, Any]:
+    """By a rank that exited with 1 and raised nothing."""
+    event = ended("rank-failed", line, stepped=False)
+    event["first_failure"]["exception"] = None
+    return event
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "step 19 loss 1.100",
+        "2026-11-21 10:00:00 INFO epoch 3 step 19: loss=1.1 lr=3e-4",
+        " 40%|████      | 400/1000 [00:10<00:15, 40.1it/s]",
+    ],
+)
+def test_two_progress_lines_are_not_the_same_failure_twice(line: str) -> None:
+    """Of a script that tells ptx of no step: each time it came further."""
+    first = verdict(printed(line), past=Past(counted=0))
+    second = verdict(printed(line.replace("19", "1019")), past=Past(1, first.early))
+    assert (first.retry, second.retry) == (True, True)
+
+
+def test_a_script_that_told_of_no_step_is_not_said_to_have_made_none() -> None:
+    first = verdict(printed("giving up: no shard 4"))
+    again = verdict(printed("giving up: no shard 5"), past=Past(1, first.early))
+    assert again.message == (
+        "giving up: no shard 5; not started again: it failed the same way twice, each time within "
+        "ten minutes of its start, and told ptx of no step (a script does that by touching "
+        "$PTX_STEP_FILE)"
+    )
+
+
+def test_why_a_run_is_not_started_again_is_said_where_it_might_have_been() -> None:
+    never = ALL._replace(max=0)
+    broken = ended("rank-failed", "ImportError: no module x")
+    for policy, said in ((ALL, True), (never, False)):
+        got = judge(Evidence(HOSTS[:1], {0: broken}, 1), Past(), policy)
+        assert ("not started again" in got.message) is said
+    assert "restart.max (0)" not in judge(Evidence(HOSTS[:1], {0: CRASH}, 1), Past(), never).message
+
+
 def test_an_import_error_that_a_rank_only_printed_is_no_reason_to_give_it_up() -> None:
     """As of a destructor at the end of Python: the rank failed by something else."""
-    printed = ended("rank-failed", "ImportError: sys.meta_path is None", stepped=True)
-    assert not verdict(printed).retry
-    printed["first_failure"]["exception"] = None
-    assert verdict(printed).retry
+    assert not verdict(ended("rank-failed", "ImportError: sys.meta_path is None")).retry
+    assert verdict(printed("ImportError: sys.meta_path is None")).retry
 
 
 def test_the_machine_is_blamed_for_silence_signals_and_its_devices() -> None:
