@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.agent.classes import Past, Verdict
 from orchestrator.agent.events import Events
+from orchestrator.agent.notice import read_notice
 
 Event = dict[str, Any]
 _DAY = 86400.0
@@ -50,11 +51,14 @@ class Nodes(NamedTuple):
     warned: bool
     requeued: str | None = None
     """Why an agent sent the job back into the queue, where one did (see deputy.py)."""
+    hung: float | None = None
+    """When a node gave notice that its ranks stand still."""
 
 
 def read_nodes(run_dir: Path, attempt: int) -> Nodes:
     """One reader for all nodes, once an attempt."""
-    nodes = Nodes({}, {}, False)
+    notice = read_notice(run_dir / "attempts" / f"{attempt:03d}")
+    nodes = Nodes({}, {}, False, hung=notice and notice.given)
     for path in sorted((run_dir / "events").glob(f"a{attempt:03d}-node-*.jsonl")):
         for event in read_events(path):
             if event.get("type") == "signal":

@@ -3,6 +3,7 @@ this machine."""
 
 from __future__ import annotations
 
+import math
 import re
 import signal
 from collections.abc import Collection, Mapping, Sequence
@@ -94,6 +95,8 @@ class Evidence(NamedTuple):
     """Those of the hosts that SLURM has given up."""
     seconds: float = 0.0
     """How long the attempt lasted."""
+    hung: float | None = None
+    """When a node gave notice of a hang, by its clock."""
 
 
 class Verdict(NamedTuple):
@@ -153,7 +156,10 @@ def _classify(evidence: Evidence) -> tuple[str, str, list[str]]:
         return "launch-error", "srun started no agent; see scheduler.log", []
     hung = [rank for rank, reason in reasons.items() if reason == "hang"]
     failures = _failures(evidence)
-    if hung and not any(reasons[rank] == "rank-failed" for _, rank, _ in failures):
+    # A node that heard of the notice too late saw its ranks lose those that were ended for it.
+    noticed = math.inf if evidence.hung is None else evidence.hung
+    before = (rank for t, rank, _ in failures if t <= noticed)
+    if hung and not any(reasons[rank] == "rank-failed" for rank in before):
         return "hang", str(ended[hung[0]].get("message") or "no step for too long"), []
     broken = [rank for rank, reason in sorted(reasons.items()) if reason in _LAUNCH]
     if failures and not (broken and reasons[failures[0][1]] in _LAUNCH):

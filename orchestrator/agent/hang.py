@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.agent.first_step import silence_allowed
+from orchestrator.agent.notice import NAME, read_notice
 from orchestrator.agent.printing import Printing
 
 _LOOK = 2.0
@@ -41,7 +42,7 @@ class Hang:
         self._silence = None if self._after is None else silence_allowed(plan, float(self._after))
         self._node = node
         self._step_file = step_file
-        self._notice = node_dir.parent / "hang.json"
+        self._notice = node_dir.parent / NAME
         nodes = int(plan.get("nodes") or 1)
         self._alone = nodes == 1
         self._printing = Printing(node_dir, node, nodes)
@@ -124,14 +125,10 @@ class Hang:
 
     def _told(self) -> tuple[int, float] | None:
         """Which node gave notice, and in how many seconds the stacks are due by its clock."""
-        try:
-            notice = json.loads(self._notice.read_bytes())
-            node, given, at = int(notice["node"]), float(notice["t"]), float(notice["at"])
-        except (OSError, ValueError, KeyError, TypeError):
+        notice = read_notice(self._notice.parent)
+        if notice is None or notice.given < self._begun - _STALE:
             return None
-        if given < self._begun - _STALE:
-            return None
-        return node, min(max(0.0, at - time.time()), _SETTLE)
+        return notice.node, min(max(0.0, notice.due - time.time()), _SETTLE)
 
 
 def _mtime(path: Path) -> int | None:

@@ -122,7 +122,7 @@ class Judge:
 
     def _evidence(self, attempt: int, nodes: Sequence[str]) -> Evidence:
         left = read_nodes(self._run_dir, attempt)
-        return Evidence(list(nodes), left.ended, len(left.started), left.warned)
+        return Evidence(list(nodes), left.ended, len(left.started), left.warned, hung=left.hung)
 
     def told(self, *, patient: bool = False) -> str | None:
         """Why SLURM ends this job, None where it does not. One that it has put back into the queue

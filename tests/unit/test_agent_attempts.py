@@ -81,6 +81,14 @@ def test_a_torn_line_and_a_foreign_file_are_passed_over(tmp_path: Path) -> None:
     assert (nodes.ended, nodes.started, nodes.warned) == ({0: ended}, {}, True)
 
 
+def test_the_notice_of_a_hang_is_read_with_what_the_nodes_left(tmp_path: Path) -> None:
+    attempt = tmp_path / "attempts/003"
+    attempt.mkdir(parents=True)
+    assert read_nodes(tmp_path, 3).hung is None
+    (attempt / "hang.json").write_text('{"v":1,"node":1,"t":100.5,"at":106.5}')
+    assert read_nodes(tmp_path, 3).hung == 100.5
+
+
 def test_node_failures_in_a_row_are_counted_until_something_else_happens() -> None:
     lost = [over(number, counted=False, **{"class": "node-failure"}) for number in range(3)]
     assert past_of(lost).lost == 3

@@ -194,6 +194,18 @@ def test_an_import_error_that_a_rank_only_printed_is_no_reason_to_give_it_up() -
     assert verdict(printed("ImportError: sys.meta_path is None")).retry
 
 
+@pytest.mark.parametrize(
+    ("failed", "name", "blamed"), [(108.0, "hang", []), (99.0, "failed", ["n1"])]
+)
+def test_a_hang_is_one_though_a_node_that_heard_of_it_late_saw_its_ranks_fail(
+    failed: float, name: str, blamed: list[str]
+) -> None:
+    lost = ended("rank-failed", "DistBackendError: NCCL error: remote process exited")
+    lost["first_failure"]["t"] = failed
+    got = verdict(ended("hang"), lost, hung=100.0, seconds=9000.0)
+    assert (got.name, got.nodes_failed) == (name, blamed)
+
+
 def test_the_machine_is_blamed_for_silence_signals_and_its_devices() -> None:
     assert verdict(CRASH, None).nodes_failed == ["n1"]
     assert verdict(CRASH, STOPPED).nodes_failed == []

@@ -15,6 +15,7 @@ import pytest
 from support.node_run import LAUNCHING, SHIM, NodeRun, bash_launcher, until
 
 from orchestrator.agent.first_step import silence_allowed
+from orchestrator.agent.notice import read_notice
 from orchestrator.agent.processes import bearers, process_table
 
 pytestmark = pytest.mark.slow
@@ -153,6 +154,33 @@ def test_a_notice_of_an_earlier_start_or_a_damaged_one_means_nothing(
     until(lambda: len(run.logs()) == 2 and all(run.logs().values()), "words", run.story)
     notice(run, **more)
     assert run.wait() == 0
+
+
+def test_a_notice_is_seen_at_the_next_look_where_nfs_remembers_that_there_was_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a client asks anew once somebody opens the folder."""
+    absent: set[Path] = set()
+    opened, read = os.open, Path.read_bytes
+
+    def open_folder(path: Any, flags: int, *more: Any) -> int:
+        absent.clear()
+        return opened(path, flags, *more)
+
+    def read_from_memory(path: Path) -> bytes:
+        if path in absent:
+            raise FileNotFoundError(path)
+        if not path.exists():
+            absent.add(path)
+        return read(path)
+
+    monkeypatch.setattr(os, "open", open_folder)
+    monkeypatch.setattr(Path, "read_bytes", read_from_memory)
+    assert read_notice(tmp_path) is None
+    (tmp_path / "hang.json").write_text('{"v":1,"node":1,"t":100,"at":106}')
+    with pytest.raises(FileNotFoundError):
+        (tmp_path / "hang.json").read_bytes()
+    assert read_notice(tmp_path) == (1, 100.0, 106.0)
 
 
 def test_a_node_that_sees_its_ranks_stand_still_tells_the_others_first(make: Make) -> None:
