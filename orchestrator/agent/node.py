@@ -20,6 +20,7 @@ from orchestrator.agent.events import Events
 from orchestrator.agent.files import open_log
 from orchestrator.agent.hang import Hang
 from orchestrator.agent.heartbeat import Heartbeat
+from orchestrator.agent.leftover import Leftover
 from orchestrator.agent.place import NotStartable, Place
 from orchestrator.agent.processes import Process, read_process
 from orchestrator.agent.ranks import code_of, signal_name
@@ -65,6 +66,7 @@ class Node:
         self._watch = RankWatch(place.node_dir)
         self._stopping = Stopping()
         self._hang = Hang(place.node_dir, place.node_rank, plan, self._stopping.step_file)
+        self._leftover = Leftover(place.node_dir, place.node_rank, plan)
         self._deputy = Deputy(place, plan, self._events)
         self._sampler = Sampler()
         self._start = _own_start()
@@ -141,8 +143,11 @@ class Node:
             if self._stop_by is not None and time.monotonic() > self._stop_by:
                 self._say("the time limit is near and the ranks go on; ending everything")
                 return
-            # Ranks that were asked to stop may save for as long as they need.
             ended = self._watch.all_fine(int(self._plan["procs_per_node"]))
+            if self._leftover.poll(ended=ended):
+                self._say("all ranks have ended and the launcher goes on; ending it")
+                return
+            # Ranks that were asked to stop may save for as long as they need.
             if self._stopping.asked is None and self._hang.poll(ended=ended):
                 self._hung = True
                 self._say(self._hang.message)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from support.node_run import LAUNCHING, SHIM, NodeRun, bash_launcher, until
 
 from orchestrator.agent.first_step import silence_allowed
+from orchestrator.agent.leftover import Leftover
 from orchestrator.agent.notice import read_notice
 from orchestrator.agent.processes import bearers, process_table
 
@@ -82,6 +84,70 @@ def test_ranks_that_have_all_ended_well_do_not_hang_while_their_launcher_waits(
     assert run.start().wait() == 0
     assert run.ended()["reason"] == "completed"
     assert (run.node / "waited").exists()
+
+
+def impatient(run: NodeRun) -> NodeRun:
+    """With an agent that has a second where it has ten minutes."""
+    path = run.bundle / "agent.pyz"
+    with zipfile.ZipFile(path) as archive:
+        texts = {name: archive.read(name) for name in archive.namelist()}
+    name = next(name for name in texts if name.endswith("leftover.py"))
+    assert b"_LEAST = 600.0" in texts[name]
+    texts[name] = texts[name].replace(b"_LEAST = 600.0", b"_LEAST = 1.0")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in texts.items():
+            archive.writestr(name, text)
+    return run
+
+
+def test_a_launcher_that_stays_when_its_ranks_have_done_their_work_is_ended(make: Make) -> None:
+    run = make(STEPS, bash_launcher() + "sleep 3600\n", restart={"hang_after": 1})
+    assert impatient(run).start().wait() == 0
+    ended = run.ended()
+    assert (ended["reason"], ended["ranks"]) == ("completed", {"0": 0, "1": 0})
+    assert "the launcher goes on" in ended["message"]
+    assert not run.marked()
+
+
+Asks = Callable[[Leftover, int], "int | None"]
+
+
+@pytest.fixture
+def asks(monkeypatch: pytest.MonkeyPatch) -> Asks:
+    """At which second of so many the launcher is to be ended, once its own ranks have."""
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+
+    def ask(leftover: Leftover, seconds: int) -> int | None:
+        for second in range(seconds):
+            clock[0] += 1.0
+            if leftover.poll(ended=True):
+                return second
+        return None
+
+    return ask
+
+
+def test_a_launcher_waits_for_the_ranks_of_other_nodes_and_has_its_time_after_them(
+    tmp_path: Path, asks: Asks
+) -> None:
+    plan = {"procs_per_node": 2, "nodes": 2, "restart": {"hang_after": 60}}
+    leftover = Leftover(tmp_path / "node-0000", 0, plan)
+    other = tmp_path / "node-0001"
+    other.mkdir()
+    (other / "rank-00002.exit.json").touch()
+    assert asks(leftover, 5000) is None, "rank 3 still writes the model"
+    (other / "rank-00003.exit.json").touch()
+    assert (asks(leftover, 5000) or 0) >= 600
+
+
+@pytest.mark.parametrize(("after", "least"), [(60, 600), (3600, 3600), (None, None)])
+def test_a_launcher_that_stays_has_ten_minutes_or_hang_after_where_that_is_set(
+    after: float | None, least: int | None, tmp_path: Path, asks: Asks
+) -> None:
+    plan = {"procs_per_node": 1, "nodes": 1, "restart": {"hang_after": after}}
+    asked = asks(Leftover(tmp_path / "node-0000", 0, plan), 5000)
+    assert (asked is None) if least is None else (asked or 0) >= least
 
 
 def test_one_that_reports_its_steps_is_not_judged_by_what_it_prints(make: Make) -> None:
