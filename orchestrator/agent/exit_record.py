@@ -70,20 +70,26 @@ def _ignored(lines: Sequence[str], header: int) -> bool:
 
 
 def without_ignored(lines: Sequence[str]) -> list[str]:
-    """Without what Python says of exceptions that it ignored: the word, frames, the exception."""
-    kept: list[str] = []
-    rest = iter(range(len(lines)))
-    for i in rest:
+    """Without what Python says of exceptions that it ignored."""
+    ignored = ignored_lines(lines)
+    return [line for i, line in enumerate(lines) if i not in ignored]
+
+
+def ignored_lines(lines: Sequence[str]) -> set[int]:
+    """Which of them are what Python says of exceptions that it ignored: its word, the frames, and
+    the line that names the exception."""
+    found: set[int] = set()
+    for i, line in enumerate(lines):
+        if i in found or not _IGNORED.match(line):
+            continue
         below = "".join(lines[i + 1 : i + 2])
-        if _IGNORED.match(lines[i]) and _HEADER.match(below):
-            next(rest)
-            # Its frames, and the line that names it.
-            next((j for j in rest if not lines[j].startswith(" ")), None)
-        elif _IGNORED.match(lines[i]) and _names_one(below):
-            next(rest)
-        else:
-            kept.append(lines[i])
-    return kept
+        if _HEADER.match(below):
+            rest = range(i + 2, len(lines))
+            last = next((j for j in rest if not lines[j].startswith(" ")), len(lines) - 1)
+            found.update(range(i, last + 1))
+        elif _names_one(below):
+            found.update((i, i + 1))
+    return found
 
 
 def _names_one(line: str) -> bool:

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from orchestrator.agent.exit_record import unmargined
+from orchestrator.agent.exit_record import unmargined, without_ignored
 from orchestrator.agent.progress import is_progress
 from orchestrator.diagnose.aftermath import LAST_WORDS
 from orchestrator.diagnose.match import Match
@@ -58,7 +58,8 @@ def others_of(
 def first_of(witness: Witness) -> First:
     """The rank that began it."""
     record = witness.record
-    lines = [line for line in (record.last_lines if record else ()) if line.strip()]
+    left = without_ignored(record.last_lines if record else ())
+    lines = [line for line in left if line.strip()]
     message = record.exception_message if record else ""
     kind = record.exception_type if record and witness.survived is None else ""
     said = (

@@ -7,13 +7,14 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from orchestrator.agent.exit_record import (
     exception_line,
     group_parts,
+    ignored_lines,
     is_group,
     traceback_headers,
     unmargined,
@@ -122,7 +123,8 @@ def read_tail(path: Path, size: int = TAIL_BYTES) -> Tail:
 
 
 def read_rank_tail(node_dir: Path, rank: int, size: int = TAIL_BYTES) -> Tail:
-    """Of the newest part of a rank's log that has anything in it."""
+    """Of the newest part of a rank's log that has anything in it. Empty lines stand in place of
+    exceptions that Python ignored."""
     try:
         found = parts(node_dir, rank)
     except UserError:
@@ -132,7 +134,9 @@ def read_rank_tail(node_dir: Path, rank: int, size: int = TAIL_BYTES) -> Tail:
         tail = read_tail(path, size)
         if tail.lines:
             break
-    return tail
+    ignored = ignored_lines(tail.lines)
+    lines = tuple("" if i in ignored else line for i, line in enumerate(tail.lines))
+    return replace(tail, lines=lines)
 
 
 def _end(path: Path, size: int) -> tuple[bytes, int]:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from orchestrator.agent.exit_record import without_ignored
 from orchestrator.diagnose.aftermath import LAST_WORDS, Survived, survived
 from orchestrator.diagnose.match import Ending, Match, explain
 from orchestrator.diagnose.memory import nearly_full
@@ -175,7 +176,7 @@ def _ending(witness: Witness) -> Ending:
             said = ("",) * past + tuple(said[past:])
         chain = tail.chain()
     else:
-        lines = record.last_lines if record else ()
+        lines = without_ignored(record.last_lines if record else ())
         said = tuple(unprefixed(plain(line)) for line in lines[-_SAID_ON_EXIT:])
         chain = Tail(Path(), said).chain()
     # gloo's threads abort now and then in the exit that an exception has led to (torch 2.13).

@@ -167,3 +167,17 @@ def test_memory_that_ran_out_and_was_survived_is_not_the_class(tmp_path: Path) -
     (tmp_path / "end").mkdir()
     verdict = told(tmp_path / "end", [(49, MEMORY)], 1, t=50, end="out-of-memory")
     assert (verdict.state, verdict.rule) == ("out-of-memory", "cuda-out-of-memory")
+
+
+def test_what_a_destructor_raised_as_python_left_is_neither_blamed_nor_shown(
+    tmp_path: Path,
+) -> None:
+    ignored = """\
+Exception ignored in: <function Client.__del__ at 0x7f2e>
+Traceback (most recent call last):
+  File "/home/ann/client.py", line 3, in __del__
+ImportError: sys.meta_path is None, Python is likely shutting down"""
+    verdict = told(tmp_path, [(58, "giving up: no answer"), (58.5, ignored)], 1)
+    assert (verdict.rule, verdict.cause) == ("", "")
+    assert "ImportError" not in verdict.sentence
+    assert [(one.line, one.text) for one in verdict.evidence] == [(1, "giving up: no answer")]
