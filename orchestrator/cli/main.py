@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 import typer
 
@@ -17,10 +18,12 @@ from orchestrator.errors import UserError
 INTERRUPTED = 130
 CLOSED_PIPE = 141
 """What a shell shows for a program that SIGPIPE ended."""
+_STDERR = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; only bugs of ptx raise."""
+    _open_what_is_closed()
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     _print_anything()
     as_json = wants_json(arguments)
@@ -39,6 +42,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _forget_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_what_is_closed() -> None:
+    """Whoever starts ptx with `>&-` or `2>&-`, as some cron jobs do, wants nothing of it, not an
+    error. The low descriptors are taken as well, for children too: the next file that is opened
+    would get one of them, and whatever prints would write into it."""
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    while (number := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stdin = sys.stdin or _nowhere("r")
+    sys.stdout = sys.stdout or _nowhere("w")
+    sys.stderr = sys.stderr or _nowhere("w")
+
+
+def _nowhere(mode: str) -> TextIO:
+    return io.TextIOWrapper(open(os.devnull, f"{mode}b"), encoding="utf-8")  # noqa: PTH123
 
 
 def _print_anything() -> None:

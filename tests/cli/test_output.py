@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.made_runs import MadeRun
 
 from orchestrator.cli.options import seconds
 from orchestrator.cli.output import duration, size, table
@@ -80,3 +81,54 @@ def test_output_onto_a_full_disk_is_one_sentence(
     assert ended.returncode == (3 if told_on_stderr_alone else 2), ended.stderr
     if not told_on_stderr_alone:
         assert "No space left on device" in ended.stderr
+
+
+_CLOSED = ("0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-")
+
+
+def _redirected(where: str, *command: str, root: Path) -> subprocess.CompletedProcess[bytes]:
+    """As a shell starts `ptx command where`."""
+    line = f'exec "$@" {where}'
+    argv = ["sh", "-c", line, "sh", sys.executable, "-m", "orchestrator.cli.main", *command]
+    env = os.environ | {"PTX_RUNS": str(root), "XDG_STATE_HOME": str(root.parent)}
+    return subprocess.run(argv, env=env, capture_output=True)
+
+
+@pytest.mark.parametrize("where", _CLOSED)
+def test_exit_codes_do_not_depend_on_who_reads(tmp_path: Path, where: str) -> None:
+    root = tmp_path / "runs"
+    MadeRun(root, "done-111111").completed()
+    MadeRun(root, "bad-222222").failed()
+    for command, code in [
+        (["status"], 0),
+        (["status", "nothing"], 3),
+        (["wait", "done-111111"], 0),
+        (["wait", "bad-222222"], 1),
+        (["logs", "done-111111"], 0),
+        (["status", "--nonsense"], 2),
+        (["--help"], 0),
+    ]:
+        ended = _redirected(where, *command, root=root)
+        assert ended.returncode == code, ended.stderr
+        assert b"Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("where", _CLOSED)
+def test_nothing_is_printed_into_a_file_that_got_a_closed_descriptor(
+    tmp_path: Path, where: str
+) -> None:
+    """Nor by a child, which has the same three."""
+    program = (
+        "import os, subprocess, sys\n"
+        "from orchestrator.cli.main import main\n"
+        "assert main(['--version']) == 0\n"
+        f"file = open({str(tmp_path / 'file')!r}, 'w')\n"
+        "print('out'), print('err', file=sys.stderr), sys.stdin.fileno()\n"
+        "subprocess.run(['sh', '-c', 'read x; echo out; echo err >&2'], check=False)\n"
+        "sys.exit(0 if file.fileno() > 2 else 9)\n"
+    )
+    argv = ["sh", "-c", f'exec "$@" {where}', "sh", sys.executable, "-c", program]
+    ended = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True)
+    assert (ended.returncode, (tmp_path / "file").read_bytes()) == (0, b""), ended.stderr
+    assert ended.stdout.count(b"out") == (0 if "1>&-" in where else 2)
+    assert ended.stderr.count(b"err") == (0 if "2>&-" in where else 2)
