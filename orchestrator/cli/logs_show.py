@@ -63,7 +63,7 @@ def _show(
             sys.stdout.write(lines.render(entries))
             nothing = nothing and not entries
     if nothing and wanted.tail != 0:
-        note("no rank printed an error" if first else _nothing(wanted))
+        note(_no_error(wanted, logs) if first else _nothing(wanted))
     if first and (not nothing or _failed(layout)):
         next_commands(f"ptx why {layout.run_id}")
     return 0
@@ -103,6 +103,16 @@ def _output() -> Output | None:
 
 def _nothing(wanted: Wanted) -> str:
     return _NOTHING_WANTED if wanted.is_part else _NOTHING_PRINTED
+
+
+def _no_error(wanted: Wanted, logs: list[RankLog]) -> str:
+    """Of lines that were left out nothing is said: there may be an error among them."""
+    chosen = wanted.selection
+    if wanted.is_part or chosen.ranks is not None or chosen.nodes is not None:
+        return "none of the chosen lines is an error"
+    if chosen.all_attempts or (chosen.attempt is None and logs[0].attempt == 0):
+        return "no rank printed an error"
+    return f"no rank printed an error in attempt {logs[0].attempt}"
 
 
 def lines_for(wanted: Wanted, logs: list[RankLog], *, as_json: bool) -> TextLines | JsonLines:

@@ -194,6 +194,19 @@ def test_where_no_rank_printed_an_error_only_a_failed_run_has_something_to_expla
     assert done.stderr == f"no rank printed an error\nnext: ptx why {failed.layout.run_id}\n"
 
 
+def test_of_lines_that_were_not_chosen_nothing_is_said(run: FakeRun) -> None:
+    run.log(1, "Traceback (most recent call last):", "KeyError: 'x'", mark="e", at=9)
+    for options in (["--rank", "0"], ["--node", "0", "--since", "2100-01-01"], ["--until", "2d"]):
+        done = run_ptx("logs", run.layout.root, "--first-error", *options)
+        assert (done.stdout, done.stderr) == ("", "none of the chosen lines is an error\n")
+    run.log(0, "step 6", attempt=1)
+    for options in ([], ["--attempt", "1"]):
+        done = run_ptx("logs", run.layout.root, "--first-error", *options)
+        assert (done.stdout, done.stderr) == ("", "no rank printed an error in attempt 1\n")
+    done = run_ptx("logs", run.layout.root, "--first-error", "--attempt", "all")
+    assert "KeyError" in done.stdout
+
+
 def test_raw_is_every_byte_of_one_rank_and_never_for_a_terminal(run: FakeRun) -> None:
     path = run.layout.rank_log(0, 0, 1)
     stamp = stamp_of(run.began + 9).encode()
