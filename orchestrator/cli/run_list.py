@@ -32,6 +32,8 @@ def show(root: Path | None, choice: Choice, *, as_json: bool) -> None:
         _check_readable(runs_root() if root is None else root)
     if as_json:
         emit_json(fields(chosen, shown))
+    elif not found.rows and found.troubles:
+        note("There are no other runs.")
     elif not found.rows:
         note("There are no runs yet.")
         next_commands("ptx submit jobs/quickstart.yaml --follow")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,6 +88,12 @@ def read_record(layout: RunLayout) -> RunRecord | None:
         ptx_version=_word(data, "ptx_version"),
         argv=tuple(map(str, argv)) if isinstance(argv, list) else (),
     )
+
+
+def is_unreadable(layout: RunLayout) -> bool:
+    """Whether there is a run.json that this user may read and this version cannot. Read anew, since
+    a run may have been put there after somebody found none."""
+    return os.access(layout.record, os.R_OK) and read_record(layout) is None
 
 
 def read_plan(layout: RunLayout) -> dict[str, Any]:

@@ -207,6 +207,10 @@ def _by_age(text: str, root: Path | None) -> RunLayout:
         )
     back = int(match[1] or 0)
     runs = all_runs(root=root)
+    if not runs and any(_exists(Path(path)) for path in folders(root)):
+        raise NotFound(
+            "There is no run that can be read.", hint="`ptx status` names one that cannot."
+        )
     if back >= len(runs):
         raise NotFound(
             f"There is no run {text}: ptx knows of {len(runs)}."

@@ -20,6 +20,8 @@ are still in the processor's cache."""
 Plain = tuple[Any, ...]
 """The fields of an entry, to be handed to another process; of one that the index may not keep, the
 first is None."""
+Told = Plain | bool | None
+"""Of a run; see `RunReader.look`."""
 Asked = tuple[str, str | None, str]
 """Path of a run, and state and reason of its job; None where its scheduler said nothing."""
 
@@ -33,8 +35,9 @@ class RunReader:
         self._left: dict[str, tuple[Observer, Observed]] = {}
         """Runs that have not ended, by path."""
 
-    def look(self, first: int, after: int) -> list[Plain | bool]:
-        """At these of all runs. True where the index still holds, False for what is no run."""
+    def look(self, first: int, after: int) -> list[Told]:
+        """At these of all runs. True where the index still holds, False for what is no run, None
+        for one whose run.json is there and cannot be read."""
         paths, unread = self._paths[first:after], []
         for path in paths:
             entry = self._index.get(path)
@@ -42,31 +45,35 @@ class RunReader:
                 unread.append(path)
         if not unread:
             return [True] * len(paths)
-        read: dict[str, Plain | bool] = {}
+        read: dict[str, Told] = {}
         for first in range(0, len(unread), _BATCH):
             self._read(unread[first : first + _BATCH], read)
         return [read.get(path, True) for path in paths]
 
-    def _read(self, paths: Sequence[str], read: dict[str, Plain | bool]) -> None:
+    def _read(self, paths: Sequence[str], read: dict[str, Told]) -> None:
         """From the run folders alone."""
         from orchestrator.runs.observe import Observer
+        from orchestrator.runs.records import is_unreadable
 
         observers = [Observer(RunLayout(path)) for path in paths]
         Observer.read(observers)
         for path, observer in zip(paths, observers, strict=True):
             run = observer.from_events()
-            read[path] = run is not None and _plain(observer, run)
-            if run is not None and not run.state.final:
+            if run is None:
+                read[path] = None if is_unreadable(observer.layout) else False
+                continue
+            read[path] = _plain(observer, run)
+            if not run.state.final:
                 self._left[path] = observer, run
 
-    def judge(self, asked: Sequence[Asked]) -> list[Plain | bool]:
-        """With the scheduler's word; not read again where that says nothing new. False for what is
-        no run any more."""
+    def judge(self, asked: Sequence[Asked]) -> list[Told]:
+        """With the scheduler's word; not read again where that says nothing new. Nothing
+        true for what is no run any more."""
         return [self._judge(*one) for one in asked]
 
-    def _judge(self, path: str, state: str | None, reason: str) -> Plain | bool:
+    def _judge(self, path: str, state: str | None, reason: str) -> Told:
         if path not in self._left:
-            read: dict[str, Plain | bool] = {}
+            read: dict[str, Told] = {}
             self._read([path], read)
             if path not in self._left:  # it has ended since, or is gone
                 return read[path]

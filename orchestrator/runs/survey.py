@@ -19,6 +19,7 @@ from orchestrator.runs.registry import folders
 from orchestrator.runs.row import RunRow
 from orchestrator.runs.run_reader import Asked, RunReader, from_plain
 from orchestrator.runs.team import Team
+from orchestrator.runs.words import printable
 from orchestrator.schedulers.base import JobInfo, JobState
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Survey:
     rows: list[RunRow]
     """Newest first."""
     troubles: tuple[str, ...]
-    """One sentence for each scheduler that could not be asked."""
+    """One sentence for each scheduler that could not be asked, and one for runs that could not be
+    read."""
     index: Index
     """To be saved once the rows have been shown."""
 
@@ -59,7 +61,7 @@ def _survey(root: Path | None) -> Survey:
     reader = RunReader(paths, index)
     troubles: list[str] = []
     with Team(_workers(paths, index), reader) as team:
-        found, fresh = _look(paths, index, reader, team)
+        found, fresh = _look(paths, index, reader, team, troubles)
         fresh += _ask(found, paths, reader, team, troubles)
     entries = {path: entry for path, (_, entry) in found.items() if entry is not None}
     index.keep(entries, fresh)
@@ -86,9 +88,12 @@ def _workers(paths: Sequence[str], index: Index) -> int:
     return min(_WORKERS, len(os.sched_getaffinity(0)), looks // _SHARE + 1)
 
 
-def _look(paths: Sequence[str], index: Index, reader: RunReader, team: Team) -> tuple[Found, int]:
+def _look(
+    paths: Sequence[str], index: Index, reader: RunReader, team: Team, troubles: list[str]
+) -> tuple[Found, int]:
     """The runs, and how many of them the index did not have."""
     found: Found = {}
+    unreadable: list[str] = []
     fresh = 0
     for path, told in zip(paths, team.share(reader.look, len(paths)), strict=True):
         entry = index.get(path)
@@ -98,7 +103,21 @@ def _look(paths: Sequence[str], index: Index, reader: RunReader, team: Team) -> 
         fresh += 1
         if told:
             found[path] = from_plain(told)
+        elif told is None:
+            unreadable.append(path)
+    if unreadable:
+        troubles.append(_unreadable(sorted(unreadable)))
     return found, fresh
+
+
+def _unreadable(paths: Sequence[str]) -> str:
+    """A table without them would seem to be all."""
+    more = {1: "", 2: " and that of one other run"}
+    others = more.get(len(paths), f" and those of {len(paths) - 1} other runs")
+    return (
+        f"{printable(paths[0])}/run.json{others} cannot be read by this version of ptx; "
+        f"{'it' if len(paths) == 1 else 'they'} may be damaged, or written by a newer ptx."
+    )
 
 
 def _ask(

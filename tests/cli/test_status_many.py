@@ -387,6 +387,30 @@ def test_a_run_that_is_deleted_while_it_is_watched_is_told_in_a_sentence(
         assert b"error:" in screen.read() and b"Traceback" not in screen.read()
 
 
+def test_runs_that_cannot_be_read_are_no_runs_that_are_not_there(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What holds no run.json, as where a run was deleted, is none, and nothing is said of it."""
+    for name in ("newer-bbbbbb", "half-aaaaaa", "notes"):
+        MadeRun(root, name).completed().layout.record.unlink()
+    record = root / "half-aaaaaa" / "run.json"
+    record.write_text('{"v": 1, "run_id": "ha')
+    trouble = f"warning: {record} cannot be read by this version of ptx; it may be damaged"
+    assert main(["status"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(trouble) and "no runs yet" not in err
+    assert main(["status", "@last"]) == 3
+    assert "no run that can be read" in capsys.readouterr().err
+    (root / "newer-bbbbbb" / "run.json").write_text('{"v": 99}')
+    MadeRun(root, "fine-dddddd").completed()
+    for more in ([], ["--json"]):
+        assert main(["status", *more]) == 0
+        out, err = capsys.readouterr()
+        assert f"{record} and that of one other run cannot be read" in err
+        assert "fine-dddddd" in out and "newer" not in out
+    assert main(["status", "half-aaaaaa"]) == 2  # as the table says
+
+
 @pytest.mark.slow
 def test_what_had_just_changed_when_it_was_read_is_not_kept_however_long_slurm_takes(
     root: Path, slurm: Path
