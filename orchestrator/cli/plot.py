@@ -87,9 +87,9 @@ def plot(
     for trouble in [*look.troubles, *(words for one in drawn for words in one.troubles)]:
         note(f"warning: {trouble}")
     if html is None and not as_json:
-        _check_axis(drawn, x, layouts)
+        _check_axis(drawn, x, metric or [], layouts)
     if html is not None:
-        axis = _axis("time" if _stepless(drawn) else x)
+        axis = _axis("time" if _stepless(drawn, metric or []) else x)
         page = html_page(drawn, time.time(), axis=axis, log=log, only=metric or [])
         put(html, page.encode())
     if as_json:
@@ -160,14 +160,34 @@ def _check_drawn(
         note(f"There is no {name} in these runs.")
 
 
-def _check_axis(drawn: Sequence[Drawn], axis: str, layouts: Sequence[RunLayout]) -> None:
-    """Of a run that reports no steps there may be samples, which lie along the time alone."""
-    if axis == "step" and _stepless(drawn):
+def _check_axis(
+    drawn: Sequence[Drawn], axis: str, metrics: Sequence[str], layouts: Sequence[RunLayout]
+) -> None:
+    """Of a run that reports no steps there may be samples, which lie along the time alone; those of
+    one that does may all lie before its first report."""
+    if axis != "step":
+        return
+    if _stepless(drawn):
         raise no_metrics(layouts)
+    there = {key for run in drawn for key in run.keys}
+    missed = [name for name in dict.fromkeys(metrics) if name in there and _stepless(drawn, [name])]
+    if not missed:
+        return
+    names = " ".join(name_of(layout) for layout in layouts)
+    hint = f"`ptx plot {names} -m {missed[0]} --x time` draws it."
+    if _stepless(drawn, metrics):
+        raise NotFound(f"No {missed[0]} was measured at a step that was reported.", hint=hint)
+    for name in missed:
+        note(f"No {name} was measured at a step that was reported; --x time draws it.")
 
 
-def _stepless(drawn: Sequence[Drawn]) -> bool:
-    curves = [curve for run in drawn for curve in run.curves.values()]
+def _stepless(drawn: Sequence[Drawn], metrics: Sequence[str] = ()) -> bool:
+    """Whether nothing of these, or of all, has a place along the steps."""
+    from orchestrator.plot.panels import drawable
+
+    panels = drawable((run.keys for run in drawn), metrics)
+    shown = {key for panel in panels for key in (panel.key, panel.beside)}
+    curves = [curve for run in drawn for key, curve in run.curves.items() if key in shown]
     return all(step is None for curve in curves for step in curve.steps)
 
 

@@ -229,6 +229,23 @@ def test_each_metric_that_is_asked_for_is_drawn_or_named(ptx: Ptx, run: MadeRun)
     assert (panel["key"], panel["instead_of"]) == ("samples_per_s", "")
 
 
+def test_what_has_a_place_along_the_time_alone_is_no_empty_picture(ptx: Ptx) -> None:
+    run = training(MadeRun(ptx.runs, "late-aaaaaa").completed(), range(10, 51, 10), began=500)
+    sampled(run, range(10, 100, 5))  # all of them before the first step
+    done = ptx("plot", "late", "-m", "gpu_util")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "No gpu_util was measured at a step" in done.stderr
+    assert "`ptx plot late-aaaaaa -m gpu_util --x time` draws it" in done.stderr
+    assert "GPU utilisation" in ptx.ok("plot", "late", "-m", "gpu_util", "--x", "time")
+    both = ptx("plot", "late", "-m", "gpu_util", "-m", "loss")
+    assert both.returncode == 0 and "Loss" in both.stdout
+    assert "No gpu_util was measured" in both.stderr
+    for metrics, axis in ((["-m", "gpu_util"], "time"), (["-m", "loss"], "step"), ([], "step")):
+        page = ptx.ok("plot", "late", *metrics, "--html", "-")
+        data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+        assert data["axis"] == axis
+
+
 def test_what_a_hint_names_can_be_asked_for(ptx: Ptx, run: MadeRun) -> None:
     hint = ptx("plot", "lm", "-m", "mfu").stderr.partition("Known: ")[2].strip().rstrip(".")
     assert "samples_per_s" in hint
