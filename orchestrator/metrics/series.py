@@ -137,6 +137,23 @@ def reports(layout: RunLayout, troubles: list[str] | None = None) -> Iterator[Re
             yield from _of_attempt(attempt, file)
 
 
+def foreign_lines(layout: RunLayout) -> tuple[int, int] | None:
+    """The newest attempt that left lines in its metrics.jsonl, and how many; None where there are
+    none, or where any attempt's are reports. Raises UserError as `read_series` does."""
+    if next(reports(layout), None) is not None:
+        return None
+    for attempt in reversed(attempts(layout)):
+        try:
+            file = _opened(layout.metrics(attempt))
+        except OSError:
+            continue
+        with file:
+            count = sum(1 for line in _lines(file) if line.strip())
+        if count:
+            return attempt, count
+    return None
+
+
 def _opened(path: Path) -> BinaryIO:
     """Raises OSError, for a pipe too, which would be waited for for ever."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -204,6 +204,26 @@ def test_what_cannot_be_drawn_is_told_in_one_sentence(
     assert said in done.stderr and "hint: " in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["metrics", "plot"])
+def test_reports_that_are_none_are_not_asked_for_but_told_what_they_lack(
+    ptx: Ptx, command: str
+) -> None:
+    own = MadeRun(ptx.runs, "own-aaaaaa").completed()
+    own.layout.attempt(0).mkdir(parents=True, exist_ok=True)
+    path = own.layout.metrics(0)
+    path.write_text("".join(f'{{"t": 1700000000, "step": {i}, "loss": 2}}\n\n' for i in range(33)))
+    done = ptx(command, "own")
+    assert (done.returncode, done.stdout) == (3, "")
+    told = " ".join(done.stderr.split())
+    assert f"no metrics that ptx understands: {path} has 33 lines, and none is a report." in told
+    assert '"v": 1' in told and '"t"' in told and '"step"' in told
+    assert "others may write" not in told
+    path.write_text('{"v": 1, "t": 17000')  # being written
+    assert "own-aaaaaa has reported no metrics. " in " ".join(ptx(command, "own").stderr.split())
+    own.metrics(attempt=1, step=1, loss=2.0).metrics(attempt=1, t=40, step=2, loss=2.0)
+    ptx.ok(command, "own")
+
+
 def test_more_runs_than_can_be_told_apart_are_refused(ptx: Ptx) -> None:
     names = [f"r-{number:06d}" for number in range(51)]
     for name in names:
