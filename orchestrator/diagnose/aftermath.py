@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from orchestrator.agent.progress import speaks_of_progress
+from orchestrator.agent.progress import is_progress, speaks_of_progress
 from orchestrator.diagnose.tail import Tail
+from orchestrator.logs.level import Level, level_of
 
 LAST_WORDS = 10.0
 """Of a rank that left without an exception only what it said so many seconds before counts: what
@@ -16,6 +18,14 @@ _APART = 1.0
 """Seconds: lines so far apart are no single flush of a buffer at the end."""
 _UNCAUGHT = 1
 """What Python exits with for an exception that nobody caught."""
+# What somebody writes who says why he gives up; "loaded 1200 samples" is no such thing.
+_COMPLAINT = re.compile(
+    r"(?i)error|exception|fatal|panic|crash|fail|abort|stop|kill|diverg|exceed|invalid|illegal"
+    r"|corrupt|broken|mismatch|conflict|violat|unable|denied|refus|reject|missing|empty|unknown"
+    r"|expect|requir|unsupported|terminat|interrupt|giv(?:e|ing) up|out of|without|timed? ?-?out"
+    r"|usage:|n't\b"
+    r"|\b(?:no|not|cannot|could|must|needs?|bad|wrong|lost|too|quit|exit(?:s|ed|ing)?|nan|please)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,17 @@ def survived(tail: Tail, exception: str, code: int | None, ended: float) -> Surv
     text = exception.split("\n", 1)[0] if index is None else tail.lines[index]
     spoken = sum(bool(tail.lines[i].strip()) for i in after)
     return Survived(index, text, spoken, max(0.0, ended - begun))
+
+
+def may_explain(line: str, *, on_stdout: bool) -> bool:
+    """Whether the last line of a rank that left without an exception may be its word on why. What
+    bears no level on stderr may be, as what `sys.exit("text")` prints is."""
+    if is_progress(line):
+        return False
+    level = level_of(line)
+    if level is Level.ERROR or _COMPLAINT.search(line):
+        return True
+    return level is None and not on_stdout
 
 
 def _progress(tail: Tail, after: range) -> Iterator[float]:

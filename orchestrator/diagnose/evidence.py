@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from orchestrator.agent.exit_record import unmargined, without_ignored
-from orchestrator.agent.progress import is_progress
-from orchestrator.diagnose.aftermath import LAST_WORDS
+from orchestrator.diagnose.aftermath import LAST_WORDS, may_explain
 from orchestrator.diagnose.match import Match
 from orchestrator.diagnose.root import Case, Root
 from orchestrator.diagnose.stacks import main_stack, own_frame
@@ -96,7 +95,8 @@ def unexplained(witness: Witness) -> str:
     said, when = _short(tail.lines[spoken[-1]]), tail.times[spoken[-1]]
     if not when or when >= stamp_of(witness.ended - LAST_WORDS):
         told = f"and printed nothing that explains it; its last line is: {said}"
-        return told if is_progress(tail.lines[spoken[-1]]) else ""
+        on_stdout = tail.streams[spoken[-1]] == "stdout"
+        return "" if may_explain(tail.lines[spoken[-1]], on_stdout=on_stdout) else told
     return f"and printed nothing in its last {LAST_WORDS:.0f} s; the line before that is: {said}"
 
 

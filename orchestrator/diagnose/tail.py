@@ -50,6 +50,8 @@ class Tail:
     size: int = 0
     times: tuple[str, ...] = ()
     """When each line was printed, as a stamp; "" where it bears none."""
+    streams: tuple[str, ...] = ()
+    """stdout or stderr; "" where nobody knows."""
 
     def since(self, stamp: str) -> tuple[str, ...]:
         """The lines, with nothing in place of those from before."""
@@ -119,7 +121,8 @@ def read_tail(path: Path, size: int = TAIL_BYTES) -> Tail:
     if lines and not lines[-1]:
         lines.pop()
     rows = [_clean(line) for line in lines]
-    return Tail(path, tuple(r[1] for r in rows), offset, end, tuple(r[0] for r in rows))
+    times, texts, streams = (tuple(row[i] for row in rows) for i in range(3))
+    return Tail(path, texts, offset, end, times, streams)
 
 
 def read_rank_tail(node_dir: Path, rank: int, size: int = TAIL_BYTES) -> Tail:
@@ -170,11 +173,11 @@ def unprefixed(line: str) -> str:
     return _PREFIX.sub("", line)
 
 
-def _clean(raw: str) -> tuple[str, str]:
-    """Stamp and text of a line."""
+def _clean(raw: str) -> tuple[str, str, str]:
+    """Stamp, text and stream of a line."""
     line = parse(raw[: LONGEST + 40])
     text = unprefixed(plain(last_state(line.text if line else raw[:LONGEST])))
-    return line.time if line else "", text
+    return (line.time, text, line.stream or "") if line else ("", text, "")
 
 
 def _newlines(path: Path, before: int) -> int | None:

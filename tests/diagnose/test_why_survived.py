@@ -160,6 +160,34 @@ def test_a_sentence_that_names_a_step_may_be_the_reason(line: str, tmp_path: Pat
     assert verdict.sentence == f"Rank 1 on node 0 (n0) exited with 3: {line}."
 
 
+@pytest.mark.parametrize(
+    ("line", "mark", "told"),
+    [
+        ("Loaded 1200 samples from the cache", "o", False),
+        ("early_exit3 begins", "o", False),
+        ("exiting", "o", True),
+        ("INFO:root:Loaded 1200 samples from the cache", "e", False),
+        ("Loaded 1200 samples from the cache", "e", True),  # sys.exit("text") looks the same
+        ("ERROR:root:the cache of 1200 samples", "o", True),
+        ("1200 samples cannot be read from the cache", "o", True),
+        ("INFO:root:the label file is missing", "o", True),
+        ("usage: train.py [-h] --data DATA", "o", True),
+    ],
+)
+def test_the_last_thing_printed_is_the_reason_only_where_it_reads_like_one(
+    line: str, mark: str, told: bool, tmp_path: Path
+) -> None:
+    run = MadeRun(tmp_path, "left-aaaaaa").submitted().started()
+    leave(run, 0, "step 37")
+    leave(run, 1, line, code=3, mark=mark)
+    node_ended(run, {0: 0, 1: 3}, first=1)
+    run.over("failed", message="")
+    verdict = why(observe_one(run.layout, ask=False)[0])
+    between = ": " if told else " and printed nothing that explains it; its last line is: "
+    assert verdict.sentence == f"Rank 1 on node 0 (n0) exited with 3{between}{line}."
+    assert verdict.evidence[0].text == line
+
+
 def test_memory_that_ran_out_and_was_survived_is_not_the_class(tmp_path: Path) -> None:
     """The agent, which sees no log, takes the exception in the record for the end."""
     verdict = told(tmp_path, [(10, MEMORY), *STEPS], 3, t=50, end="out-of-memory")

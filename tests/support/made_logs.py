@@ -22,17 +22,18 @@ def leave(
     node: int = 0,
     attempt: int = 0,
     t: float = 59,
+    mark: str = "e",
     **more: Any,
 ) -> Path:
-    """What rank printed on stderr, and how it ended `t` seconds after the submission (by its
-    node's clock): with a code, or minus the signal's number. Returns its log."""
+    """What rank printed, on stderr unless `mark` is o, and how it ended `t` seconds after the
+    submission (by its node's clock): with a code, or minus the signal's number. Returns its log."""
     folder = run.layout.node(attempt, node)
     folder.mkdir(parents=True, exist_ok=True)
     lines = text.strip("\n").split("\n") if text.strip() else []
     log = run.layout.rank_log(attempt, node, rank)
     stamp = stamp_of(run.created + t)
     with log.open("a") as file:
-        file.writelines(f"{stamp} e {line}\n" for line in lines)
+        file.writelines(f"{stamp} {mark} {line}\n" for line in lines)
     record = {
         "v": 1,
         "run_id": run.layout.run_id,
