@@ -28,7 +28,7 @@ from orchestrator.runs.reading import Mark, read_regular
 from orchestrator.runs.root import index_folder, runs_root
 from orchestrator.runs.row import RunRow
 
-VERSION = 3
+VERSION = 4
 """Also to be raised when a state's sentence comes out another way."""
 _FORMAT = 2
 """Of marshal: the last that does not look for what it has written before, at half the time."""

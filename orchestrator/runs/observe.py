@@ -20,6 +20,7 @@ from orchestrator.runs.reduce import MAY_COME_BACK, judge, reduce
 from orchestrator.runs.row import RunRow
 from orchestrator.runs.state import Failure, RunState
 from orchestrator.runs.submissions import current, record_now, submissions
+from orchestrator.runs.words import brief_blame
 from orchestrator.schedulers.base import JobInfo, JobState
 
 
@@ -64,7 +65,7 @@ def _brief(state: RunState) -> str:
     failure = state.failure
     if failure is None or not failure.message or not state.reason.startswith("Rank "):
         return state.reason
-    return f"Rank {failure.rank}: {failure.message}"
+    return brief_blame(failure)
 
 
 class Observer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 from orchestrator.runs.state import Failure, NodeState
@@ -11,6 +12,9 @@ _LAUNCH_REASONS = {
     "setup-failed": "launch.sh failed before the launcher started",
     "check-failed": "the node cannot run this job",
 }
+_UNCAUGHT = 1
+"""What Python exits with for an exception that nobody caught."""
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?:: |$)")
 
 
 def is_launch_reason(reason: str) -> bool:
@@ -27,6 +31,15 @@ def blame(failure: Failure) -> str:
     end = exit_words(failure.code, failure.signal)
     message = "" if _says_only_how(failure) else f": {failure.message}"
     return f"rank {failure.rank} on node {failure.node} {end}{message}"
+
+
+def brief_blame(failure: Failure) -> str:
+    """The same for a column of a table. An exception tells as much as the code that it leaves; the
+    last line of a rank that left without one may say nothing of its end."""
+    if failure.code == _UNCAUGHT and _EXCEPTION.match(failure.message):
+        return f"Rank {failure.rank}: {failure.message}"
+    message = "" if _says_only_how(failure) else f": {failure.message}"
+    return f"Rank {failure.rank} {exit_words(failure.code, failure.signal)}{message}"
 
 
 def _says_only_how(failure: Failure) -> bool:

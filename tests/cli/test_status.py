@@ -76,6 +76,24 @@ def test_the_table_shows_every_run_newest_first(ptx: Ptx, root: Path) -> None:
     assert done.stderr == "next: ptx status new-bbbbbb\n"
 
 
+@pytest.mark.parametrize(
+    ("code", "message", "told"),
+    [
+        (3, "Loaded 1200 samples", "Rank 1 exited with 3: Loaded 1200 samples"),
+        (1, "Loaded 1200 samples", "Rank 1 exited with 1: Loaded 1200 samples"),
+        (1, "torch.OutOfMemoryError: CUDA", "Rank 1: torch.OutOfMemoryError: CUDA"),
+        (1, "KeyboardInterrupt", "Rank 1: KeyboardInterrupt"),
+        (3, "exit code 3", "Rank 1 exited with 3"),
+    ],
+)
+def test_the_table_tells_how_a_rank_ended_where_no_exception_does(
+    ptx: Ptx, root: Path, code: int, message: str, told: str
+) -> None:
+    run = MadeRun(root, "r-aaaaaa").submitted().started()
+    run.ended([0, code], message=message).over()
+    assert ptx.ok("status").splitlines()[1].endswith(f"  {told}")
+
+
 def test_a_terminal_gets_colours_and_cut_lines_and_a_pipe_neither(ptx: Ptx, root: Path) -> None:
     MadeRun(root, "r-aaaaaa").failed("E: " + "x" * 200)
     MadeRun(root, "r-bbbbbb").completed()
