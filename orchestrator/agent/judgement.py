@@ -142,9 +142,11 @@ class Judge:
             # The restart is counted in the moment in which the job is preempted: this one is
             # cancelled, as its partition or its QOS has it, or because it may not be requeued.
             return "preempted"
-        # Where requeueing is forbidden SLURM counts nothing.
-        down = self.returns or facts.get("Requeue") == "0"
-        if down and self._allocation.down(self._allocation.nodes()):
+        # Where requeueing is forbidden SLURM counts nothing, and a node that is dead or silent says
+        # nothing: the job may have been cancelled all the same.
+        if _has_lost_a_node(facts):
+            return "node-failure"
+        if self.returns and self._allocation.down(self._allocation.nodes()):
             return "node-failure"
         if self.returns:
             return "preempted"
@@ -181,6 +183,11 @@ def _only_obeyed(evidence: Evidence) -> bool:
     reasons = [str(event.get("reason")) for event in evidence.ended.values()]
     whole = len(reasons) == len(evidence.hosts)
     return whole and set(reasons) <= set(OBEDIENT) and set(reasons) != {"completed"}
+
+
+def _has_lost_a_node(facts: Mapping[str, str]) -> bool:
+    """Whether that ended the job: the reason comes with COMPLETING, the state follows."""
+    return facts.get("JobState") == "NODE_FAIL" or facts.get("Reason") == "NodeDown"
 
 
 def _was_preempted(facts: Mapping[str, str]) -> bool:

@@ -40,6 +40,42 @@ def test_a_node_dies_with_everything_on_it_and_the_run_goes_on_elsewhere(
     assert run.lost() <= 10, "more than one checkpoint interval"
 
 
+def test_a_node_dies_where_requeueing_is_forbidden_and_a_new_job_goes_on(
+    start: Start, disturbed: Cluster
+) -> None:
+    run = start({"steps": 10000}, slurm={"options": {"no-requeue": True}})
+    run.until_step(15)
+    job, node = run.job, run.nodes(0)[1]
+    disturbed.kill_node(node)
+    assert kill_processes(disturbed, node) > 2
+    run.until_attempt(1)
+    assert run.sacct(job) == ["NODE_FAIL"]
+    assert run.endings() == [("node-failure", True, False, "new-job")]
+    assert run.events("attempt_ended")[0].fields["nodes_failed"] == [node]
+    assert run.job != job
+    assert node not in run.nodes(1)
+    assert run.lost() <= 10
+
+
+def test_a_cancelled_job_that_may_not_be_requeued_does_not_come_back_though_a_node_of_it_is_dead(
+    start: Start, disturbed: Cluster
+) -> None:
+    run = start(
+        {"steps": 10000},
+        resources={"nodes": 2, "spare_nodes": 1},
+        slurm={"options": {"no-requeue": True}},
+    )
+    run.until_step(5)
+    (spare,) = {"node0", "node1", "node2"} - set(run.nodes(0))
+    disturbed.kill_node(spare)
+    run.until(lambda: disturbed.node_states()[spare].startswith("down"), "a dead spare")
+    assert run.squeue().split("|")[1] == "RUNNING"
+    subprocess.run(["scancel", run.job], check=True)
+    assert run.ended() == "CANCELLED"
+    assert run.endings() == [("cancelled", False, False, None)]
+    assert len(run.events("submitted")) == 1
+
+
 def test_ranks_that_outlive_their_slurmd_cannot_commit(start: Start, disturbed: Cluster) -> None:
     run = start({"steps": 10000, "haunt": True})
     run.until_step(15)

@@ -116,6 +116,33 @@ def test_a_sigterm_before_slurms_own_word_is_slurms(site: Site, tmp_path: Path) 
     assert (verdict.name, verdict.retry) == ("cancelled", False)
 
 
+@pytest.mark.parametrize(
+    ("reason", "state", "ran", "wanted"),
+    [
+        ("None", "allocated*", "00:10:00", ("cancelled", False, False, None)),
+        ("None", "down*", "00:10:00", ("cancelled", False, False, None)),
+        ("TimeLimit", "down*", "01:00:14", ("time-limit", True, True, "new-job")),
+        ("NodeDown", "down*", "00:10:00", ("node-failure", True, False, "new-job")),
+        ("NodeDown", "idle", "00:10:00", ("node-failure", True, False, "new-job")),
+    ],
+)
+def test_a_job_that_may_not_be_requeued_ended_for_its_node_where_slurm_says_so_and_only_there(
+    site: Site, tmp_path: Path, reason: str, state: str, ran: str, wanted: tuple[Any, ...]
+) -> None:
+    over = f"JobId=7 JobState=COMPLETING Reason={reason} Requeue=0 Restarts=0 ExitCode=0:0"
+    job = f"{over} RunTime={ran} TimeLimit=01:00:00"
+    site.command("scontrol", f'[ "$2" = job ] && {{ echo "{job}"; exit 0; }}; printf "a\\nb\\n"')
+    site.command("sinfo", f"printf 'a|completing\\nb|{state}\\n'")
+    ended(tmp_path, "terminated", "terminated")
+    judge = Judge(tmp_path, tmp_path / "x", EVERY, Allocation({"SLURM_JOB_ID": "7"}))
+    judge.ending = True
+    verdict = judge.judge(0, ["a", "b"], time.time() - 3000)
+    placed = place(verdict, judge.facts, ending=judge.ending, needed=0)
+    assert (placed.name, placed.retry, placed.counted, placed.where) == wanted
+    blamed = ["b"] if (reason, state) == ("NodeDown", "down*") else []
+    assert placed.nodes_failed == blamed
+
+
 def test_the_place_of_the_next_attempt_rests_on_the_answer_that_the_verdict_rests_on(
     site: Site, tmp_path: Path
 ) -> None:
