@@ -100,19 +100,21 @@ class Allocation:
         """SLURM counts a restart in the moment in which it decides on it."""
         return int(facts.get("Restarts") or 0) > self.restarts
 
-    def usable(self) -> set[str] | None:
-        """The nodes of the job's partition that are not dead; None where SLURM does not say."""
-        where = f"--partition={self.facts().get('Partition', '')}"
-        answer = ask(["sinfo", "-h", "-N", where, "-o", "%N|%T"])
-        rows = (row.partition("|")[::2] for row in answer.out.split())
-        return {name for name, state in rows if not _is_gone(state)} if answer.code == 0 else None
+    def could_start(self, script: str, exclude: Sequence[str]) -> bool | None:
+        """Whether SLURM would ever start a job made from this script that avoids these hosts: it
+        knows what else the job asks for, and which nodes are drained, reserved or gone. None where
+        it does not answer. Nothing is submitted."""
+        answer = self._sbatch("--test-only", f"--exclude={','.join(exclude)}", script)
+        if answer.code == 0:
+            return True
+        return None if is_silence(answer.said) else False
 
-    def excluded(self) -> list[str]:
-        """The hosts that the job avoids."""
-        known = self.facts().get("ExcNodeList", "(null)")
-        return (
-            [] if known == "(null)" else ask(["scontrol", "show", "hostnames", known]).out.split()
-        )
+    def excluded(self) -> list[str] | None:
+        """The hosts that the job avoids; None where SLURM does not say."""
+        known = self.facts().get("ExcNodeList")
+        if known is None or known == "(null)":
+            return None if known is None else []
+        return ask(["scontrol", "show", "hostnames", known]).out.split()
 
     def exclude(self, hosts: Sequence[str]) -> str:
         """Keep the job, which is in the queue, away from these nodes and no others."""
@@ -151,18 +153,21 @@ class Allocation:
     def submit_again(self, script: str, exclude: Sequence[str] | None) -> tuple[str, str]:
         """(job id, what sbatch said) of a new job made from the same script, which avoids these
         hosts and no others; None: those that the script names."""
-        # sbatch would take the options of this job from its environment.
+        # The option would take the place of what the script excludes.
+        avoid = [] if exclude is None else [f"--exclude={','.join(exclude)}"]
+        answer = self._sbatch("--parsable", *avoid, script)
+        match = re.search(r"^(\d+)(?:;\S+)?$", answer.out, re.M)
+        return (match[1] if match else ""), answer.said
+
+    def _sbatch(self, *argv: str) -> Answer:
+        """Without the options of this job, which it would take from its environment."""
         foreign = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "PTX_")
         env = {
             name: value
             for name, value in os.environ.items()
             if name == "SLURM_CONF" or not name.startswith(foreign)
         }
-        # The option would take the place of what the script excludes.
-        avoid = [] if exclude is None else [f"--exclude={','.join(exclude)}"]
-        answer = ask(["sbatch", "--parsable", *avoid, script], env)
-        match = re.search(r"^(\d+)(?:;\S+)?$", answer.out, re.M)
-        return (match[1] if match else ""), answer.said
+        return ask(["sbatch", *argv], env)
 
 
 def is_silence(said: str) -> bool:

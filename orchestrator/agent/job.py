@@ -49,6 +49,7 @@ class Job:
     def __init__(self, plan_path: Path, plan: Mapping[str, Any], command: Sequence[str]) -> None:
         self._plan = plan
         self._command = list(command)
+        self._script = plan_path.parent / "job.sbatch"
         self._run_dir = Path(plan["run_dir"])
         self._shared = bool(plan["group_shared"])
         self._restart: Mapping[str, Any] = plan["restart"]
@@ -65,7 +66,7 @@ class Job:
         self._hears = partial(self._sleep, through_signals=True)
         self._judge = Judge(self._run_dir, self._path, self._policy, self._allocation, self._hears)
         self._queue = Queue(
-            self._allocation, self._judge, self._events, self._run_dir, plan_path, self._sleep
+            self._allocation, self._judge, self._events, self._run_dir, self._script, self._sleep
         )
         self._retries = 0
 
@@ -220,7 +221,7 @@ class Job:
         wanted = int(self._plan["nodes"])
         past = self._judge.past()
         failures = past.failures
-        bad = set(to_avoid(past, self._allocation)) & set(nodes)
+        bad = set(to_avoid(past, self._allocation, self._script)) & set(nodes)
         dead = self._allocation.down(nodes) if self._retries or len(nodes) > wanted else set()
         good = [name for name in nodes if name not in bad | dead]
         if len(good) < wanted:

@@ -39,12 +39,12 @@ class Queue:
         judge: Judge,
         events: Events,
         run_dir: Path,
-        plan: Path,
+        script: Path,
         sleep: Sleep,
     ) -> None:
         """A run's id, which its jobs are named by, is its folder's name."""
         self._allocation, self._judge, self._events = allocation, judge, events
-        self._run_dir, self._script = run_dir, plan.parent / "job.sbatch"
+        self._run_dir, self._script = run_dir, script
         self._sleep = sleep
         self._known = self._cancelled = False
 
@@ -52,7 +52,7 @@ class Queue:
         """Once; the exit code of this job. Where SLURM refuses to requeue it, or is known to, a new
         job continues the run."""
         self._known = self._judge.ending
-        avoid = exclusion(self._judge.past(), self._allocation)
+        avoid = exclusion(self._judge.past(), self._allocation, self._script)
         refused: str | None = "its requeueing is switched off"
         if self._is_cancelled():
             return self.give_up()

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 from cluster import Cluster
-from restarting import Start, kill_processes, kill_rank
+from cluster_processes import wait_until
+from restarting import Start, SteppingRun, kill_processes, kill_rank
 
 pytestmark = [
     pytest.mark.slurm,
@@ -117,7 +118,7 @@ def others(disturbed: Cluster) -> Iterator[str]:
 def excluded(cluster: Cluster, job: str) -> set[str]:
     words = cluster.run("scontrol", "show", "job", "-o", job).stdout.split()
     named = dict(word.partition("=")[::2] for word in words)["ExcNodeList"]
-    return set(cluster.run("scontrol", "show", "hostnames", named).stdout.split())
+    return set(cluster.run("scontrol", "show", "hostnames", named).stdout.split()) - {"(null)"}
 
 
 @pytest.mark.parametrize(
@@ -171,20 +172,59 @@ def test_a_host_that_dies_twice_is_left_out_though_nobody_of_ours_was_left_there
     assert node in excluded(disturbed, run.job)
 
 
+def blame(run: SteppingRun, *hosts: str) -> None:
+    """As if an earlier attempt each had ended because of them."""
+    failed = {"v": 1, "t": time.time(), "type": "attempt_ended", "attempt": 0, "retry": True}
+    with (run.layout.root / "events/job.jsonl").open("a") as events:
+        for host in hosts:
+            events.write(json.dumps({**failed, "nodes_failed": [host]}) + "\n")
+
+
 def test_where_most_hosts_failed_twice_the_latest_are_avoided_and_the_job_does_not_wait_for_ever(
     start: Start, disturbed: Cluster
 ) -> None:
     run = start({"steps": 10000}, slurm={"exclude": "node3"})
     run.until_step(5)
     assert sorted(run.nodes(0)) == ["node0", "node1"]
-    failed = {"v": 1, "t": time.time(), "type": "attempt_ended", "attempt": 0, "retry": True}
-    with (run.layout.root / "events/job.jsonl").open("a") as events:
-        for host in ("node0", "node0", "node1", "node1"):
-            events.write(json.dumps({**failed, "nodes_failed": [host]}) + "\n")
+    blame(run, "node0", "node0", "node1", "node1")
     subprocess.run(["scancel", "--signal=USR2", run.job], check=True)
     run.until_attempt(1)
     assert sorted(run.nodes(1)) == ["node0", "node2"], "node1 is the latest that failed"
     assert excluded(disturbed, run.job) == {"node1", "node3"}
+
+
+@pytest.fixture
+def confined(request: pytest.FixtureRequest, disturbed: Cluster) -> Iterator[dict[str, str]]:
+    """The section slurm of a spec whose job can run on node0 and node1 alone."""
+    kind = request.param
+    nodes, name = "node[0-1]", "ReservationName=lab"
+    when = ("users=root", "starttime=now", "duration=60")
+    begin, end = {
+        "reservation": (("create", "reservation", name, *when, f"nodes={nodes}"), ("delete", name)),
+        "constraint": (
+            ("update", f"NodeName={nodes}", "AvailableFeatures=lab"),
+            ("update", f"NodeName={nodes}", "AvailableFeatures=", "ActiveFeatures="),
+        ),
+    }[kind]
+    assert disturbed.run("scontrol", *begin).returncode == 0
+    yield {kind: "lab"}
+    # A reservation goes when its last job has.
+    assert wait_until(lambda: disturbed.run("scontrol", *end).returncode == 0, 60)
+
+
+@pytest.mark.parametrize("confined", ["reservation", "constraint"], indirect=True)
+def test_a_host_that_failed_twice_is_kept_where_the_job_could_start_nowhere_without_it(
+    confined: dict[str, str], start: Start, disturbed: Cluster
+) -> None:
+    """Though the partition has nodes enough."""
+    run = start({"steps": 10000}, slurm=confined)
+    run.until_step(5)
+    assert sorted(run.nodes(0)) == ["node0", "node1"]
+    blame(run, "node0", "node0")
+    subprocess.run(["scancel", "--signal=USR2", run.job], check=True)
+    run.until_attempt(1)
+    assert sorted(run.nodes(1)) == ["node0", "node1"]
+    assert excluded(disturbed, run.job) == set()
 
 
 def test_a_run_on_one_node_goes_on_though_all_its_ranks_processes_were_killed(

@@ -11,7 +11,8 @@ from support.slurm_site import SILENT, Site
 
 from orchestrator.agent import judgement
 from orchestrator.agent.allocation import Allocation
-from orchestrator.agent.classes import Policy
+from orchestrator.agent.bad_hosts import exclusion
+from orchestrator.agent.classes import Past, Policy
 from orchestrator.agent.clients import cancelled, first_attempt
 from orchestrator.agent.events import Events
 from orchestrator.agent.judgement import Judge, Silence
@@ -45,7 +46,7 @@ def go(site: Site, tmp_path: Path) -> Go:
 
         judge = Judge(tmp_path, path, Policy(3, [], 0.0), allocation, sleep)
         queue = Queue(
-            allocation, judge, Events(path, 0o600), tmp_path, tmp_path / "plan.json", sleep
+            allocation, judge, Events(path, 0o600), tmp_path, tmp_path / "job.sbatch", sleep
         )
         assert queue.go_on(0, "time-limit", where) == 1
         lines = path.read_text().splitlines() if path.exists() else []
@@ -201,3 +202,46 @@ def test_why_slurm_ends_a_job_is_not_guessed_from_its_silence(
     judge.ending = True
     with pytest.raises(Silence):
         judge.judge(0, ["node0"], 0.0)
+
+
+def fails_twice(*hosts: str) -> Past:
+    return Past(failures=dict.fromkeys(hosts, 2), blamed=frozenset(hosts))
+
+
+def excludes(site: Site, named: str) -> None:
+    job = f"JobId=7 JobState=RUNNING Restarts=0 Requeue=1 ExcNodeList={named}"
+    site.command("scontrol", f'[ "$2" = job ] && echo "{job}" || echo "$3" | tr , "\\n"')
+
+
+@pytest.mark.parametrize(
+    ("starts", "avoided"),
+    [
+        ("x9,r1,r2", ["x9", "r1", "r2"]),
+        ("x9,r2", ["x9", "r2"]),
+        ("x9", ["x9"]),
+        ("nothing at all", ["x9"]),
+    ],
+)
+def test_hosts_that_failed_twice_are_avoided_as_far_as_the_job_could_start_without_them(
+    site: Site, starts: str, avoided: list[str]
+) -> None:
+    """Whatever stands in the way: a reservation, a constraint, nodes that are drained."""
+    script = site.folder / "job.sbatch"
+    excludes(site, "x9")
+    no = "echo 'allocation failure: Requested node configuration is not available' >&2; exit 1"
+    site.command("sbatch", f'[ "$*" = "--test-only --exclude={starts} {script}" ] || {{ {no}; }}')
+    past = fails_twice("r1", "r2")
+    assert exclusion(past, Allocation({"SLURM_JOB_ID": "7"}), script) == avoided
+
+
+def test_where_slurm_does_not_say_whether_a_job_could_start_without_a_host_it_is_not_avoided(
+    site: Site,
+) -> None:
+    script = site.folder / "job.sbatch"
+    excludes(site, "x9")
+    site.command("sbatch", SILENT)
+    past = fails_twice("r1", "r2")
+    assert exclusion(past, Allocation({"SLURM_JOB_ID": "7"}), script) == ["x9"]
+    assert site.asked("sbatch") == 1, "a silent SLURM is not asked for each of them"
+    site.falls_silent()
+    assert exclusion(past, Allocation({"SLURM_JOB_ID": "7"}), script) is None, "what the spec says"
