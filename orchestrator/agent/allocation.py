@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from orchestrator.agent.hosts import expand
+
 _TIMEOUT = 60
 _CLOCK = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
 _SILENCE = re.compile(
@@ -63,7 +65,7 @@ class Allocation:
 
     def nodes(self) -> list[str]:
         """All nodes of the job, in SLURM's order, dead ones included."""
-        return ask(["scontrol", "show", "hostnames", self._nodelist]).out.split()
+        return expand(self._nodelist)
 
     def down(self, nodes: Sequence[str]) -> set[str]:
         """Those that SLURM knows to be dead, or that do not answer it."""
@@ -112,9 +114,7 @@ class Allocation:
     def excluded(self) -> list[str] | None:
         """The hosts that the job avoids; None where SLURM does not say."""
         known = self.facts().get("ExcNodeList")
-        if known is None or known == "(null)":
-            return None if known is None else []
-        return ask(["scontrol", "show", "hostnames", known]).out.split()
+        return None if known is None else expand(known.replace("(null)", ""))
 
     def exclude(self, hosts: Sequence[str]) -> str:
         """Keep the job, which is in the queue, away from these nodes and no others."""

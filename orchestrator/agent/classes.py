@@ -141,7 +141,7 @@ def _classify(evidence: Evidence) -> tuple[str, str, list[str]]:
     ended = evidence.ended
     reasons = {rank: str(event.get("reason")) for rank, event in ended.items()}
     hosts = evidence.hosts
-    if len(ended) == len(hosts) and all(reason == "completed" for reason in reasons.values()):
+    if len(ended) == len(hosts) and set(reasons.values()) == {"completed"}:
         return "completed", "all ranks exited with 0", []
     if evidence.told:
         name = "time-limit" if evidence.warned and evidence.told == "cancelled" else evidence.told
@@ -150,7 +150,7 @@ def _classify(evidence: Evidence) -> tuple[str, str, list[str]]:
     silent = _silent(evidence)
     if silent and ended:
         return "node-failure", f"{_listed(silent)} left no word while others did", silent
-    if silent:
+    if silent or not hosts:
         if evidence.started:
             return "node-failure", f"no agent left a word, of those on {_listed(hosts)}", silent
         return "launch-error", "srun started no agent; see scheduler.log", []

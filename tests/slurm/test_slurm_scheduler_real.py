@@ -10,7 +10,9 @@ from pathlib import Path
 
 import helpers
 import pytest
+from support.host_lists import HOST_LISTS
 
+from orchestrator.agent.hosts import expand
 from orchestrator.errors import SchedulerUnreachable
 from orchestrator.runs.layout import RunLayout
 from orchestrator.schedulers import slurm_query
@@ -38,6 +40,12 @@ def test_a_job_runs_on_two_nodes_with_the_gpus_it_asked_for(run):
         "0 of 2 on 0,1",
         "1 of 2 on 0,1",
     ]
+
+
+@pytest.mark.parametrize("text", HOST_LISTS)
+def test_a_list_of_hosts_means_to_slurm_what_its_agents_take_it_for(text):
+    argv = ["scontrol", "show", "hostnames", text]
+    assert subprocess.run(argv, capture_output=True, text=True).stdout.split() == expand(text)
 
 
 def test_sbatch_is_given_the_bundles_own_bytes_and_nothing_else_is_left(run):

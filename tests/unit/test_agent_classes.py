@@ -78,6 +78,7 @@ ROWS: dict[str, tuple[Verdict, tuple[str, bool, bool, str | None]]] = {
     "told to stop by nobody known": (verdict(STOPPED, STOPPED), ("cancelled", False, False, None)),
     "a silent node": (verdict(CRASH, None), ("node-failure", True, False, "allocation")),
     "no agent spoke": (verdict(None, None), ("node-failure", True, False, "allocation")),
+    "no host is known": (verdict(), ("launch-error", True, True, "allocation")),
     "GPU memory": (
         verdict(ended("rank-failed", "torch.OutOfMemoryError: CUDA out of memory.")),
         ("out-of-memory", False, False, None),
