@@ -11,12 +11,31 @@ _LINE = 500
 
 def open_log(path: Path, mode: int) -> int:
     """A descriptor to append to, made where there is none. Raises OSError."""
-    return _open(path, os.O_APPEND, mode)
+    return _open(path, os.O_WRONLY | os.O_APPEND, mode)
+
+
+def open_lines(path: Path, mode: int) -> int:
+    """A descriptor for `append_line`, made where there is none. Raises OSError."""
+    return _open(path, os.O_RDWR | os.O_APPEND, mode)
+
+
+def append_line(descriptor: int, line: bytes) -> None:
+    """Durable when this returns; raises OSError where a part of it was not written.
+
+    A disk that is full for a moment takes half a line: what comes later, from whomever, must not
+    stand behind that and be lost with it.
+    """
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        line = b"\n" + line
+    while line:
+        line = line[os.write(descriptor, line) :]
+    os.fsync(descriptor)
 
 
 def open_in_place(path: Path, mode: int) -> int:
     """A descriptor to rewrite with pwrite, made where there is none. Raises OSError."""
-    return _open(path, 0, mode)
+    return _open(path, os.O_WRONLY, mode)
 
 
 def last_line(path: Path) -> str:
@@ -32,7 +51,7 @@ def last_line(path: Path) -> str:
 
 
 def _open(path: Path, flags: int, mode: int) -> int:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, mode)
+    descriptor = os.open(path, os.O_CREAT | os.O_CLOEXEC | flags, mode)
     try:
         os.fchmod(descriptor, mode)
     except OSError:

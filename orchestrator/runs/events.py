@@ -11,6 +11,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from orchestrator.agent.files import append_line
 from orchestrator.runs.files import made_alone
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.process import host_name
@@ -253,12 +254,11 @@ class ClientEvents:
         record = {"v": VERSION, "t": event.t, "type": kind, **fields}
         line = json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         mode = self._file_mode()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         descriptor = os.open(self._path, flags, mode)
         try:
             os.fchmod(descriptor, mode)
-            os.write(descriptor, line)
-            os.fsync(descriptor)
+            append_line(descriptor, line)
         finally:
             os.close(descriptor)
         return event

@@ -13,7 +13,11 @@ from threading import Event, Thread
 import pytest
 from support import kept_work
 from support.ptx import Ptx, eventually
-from support.small_disk import small_disk
+from support.small_disk import fill, small_disk
+
+from orchestrator.agent.events import Events
+from orchestrator.runs.events import ClientEvents, read_events
+from orchestrator.runs.layout import RunLayout
 
 pytestmark = [pytest.mark.slow, pytest.mark.mount]
 
@@ -48,6 +52,37 @@ class Filler:
                 with suppress(OSError):  # it is full, for the moment
                     while not self._over.is_set():
                         file.write(b"x" * 4096)
+
+
+def _agents(layout: RunLayout) -> Callable[..., object]:
+    return Events(layout.events / "job.jsonl", 0o600).append
+
+
+def _clients(layout: RunLayout) -> Callable[..., object]:
+    return ClientEvents(layout).append
+
+
+@pytest.mark.parametrize("writer", [_agents, _clients])
+def test_an_event_that_a_full_disk_cuts_in_two_is_told_and_takes_no_other_with_it(
+    disk: Path,
+    writer: Callable[[RunLayout], Callable[..., object]],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    layout = RunLayout(disk / "r-aaaaaa")
+    layout.events.mkdir(parents=True)
+    append = writer(layout)
+    append("begin")
+    (path,) = layout.events.iterdir()
+    filler, size, told = fill(disk), path.stat().st_size, ""
+    try:
+        append("cut", text="x" * os.sysconf("SC_PAGE_SIZE"))
+    except OSError as error:  # a client's; an agent goes on
+        told = str(error)
+    assert "No space left on device" in told + capfd.readouterr().err
+    assert path.stat().st_size > size, "half of it was written"
+    filler.unlink()
+    append("whole")
+    assert [event.type for event in read_events(layout)] == ["begin", "whole"]
 
 
 def changes(folder: Path) -> Callable[[], int]:

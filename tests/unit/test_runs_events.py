@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.agent import attempts
+from orchestrator.agent.events import Events
 from orchestrator.runs.events import ClientEvents, EventReader, read_events, read_together
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.records import read_exit, read_heartbeat, read_last_metrics
@@ -82,6 +84,18 @@ def test_what_a_client_writes_is_read_back(layout: RunLayout) -> None:
     assert events[1].text("job_id") == "12"
     (path,) = layout.events.iterdir()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_half_a_line_that_an_earlier_process_has_left_takes_no_event_with_it(
+    layout: RunLayout,
+) -> None:
+    path = layout.events / "job.jsonl"
+    path.write_bytes(line(1, "a") + line(2, "b")[:-5])
+    supervisor = Events(path, 0o600)
+    supervisor.append("c")
+    supervisor.append("d")
+    assert [event.type for event in read_events(layout)] == ["a", "c", "d"]
+    assert [event["type"] for event in attempts.read_events(path)] == ["a", "c", "d"]
 
 
 def test_in_a_groups_folder_the_group_may_read_on(layout: RunLayout) -> None:

@@ -7,13 +7,12 @@ import random
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from support.node_run import until
 from support.shim_rank import Rank
-from support.small_disk import small_disk
+from support.small_disk import fill, small_disk
 
 from orchestrator.agent.compress import compress_logs
 from orchestrator.agent.log_limits import PART
@@ -43,14 +42,6 @@ for phase in range(3):
 def disk(tmp_path: Path) -> Iterator[Path]:
     with small_disk(tmp_path / "disk") as folder:
         yield folder
-
-
-def fill(disk: Path) -> Path:
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    return filler
 
 
 def lines_of(node: Path, rank: int) -> list[str]:
