@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.checkpoints.choose import choose
 from orchestrator.checkpoints.commit import attempt_numbers
 from orchestrator.checkpoints.listing import Listed, listing
+from orchestrator.checkpoints.manifest import DamagedCheckpoint
 from orchestrator.errors import Conflict, UserError
 from orchestrator.preparation import Choices, Prepared, assemble
 from orchestrator.runs.bundles import current_bundle, put_bundle
@@ -88,6 +89,11 @@ def prepare_resumption(
     damaged: tuple[Listed, ...] = ()
     if prepared.loaded.spec.checkpoint.resume == "auto":
         checkpoint, damaged = _continued(layout.checkpoints, resume_from)
+        if checkpoint is None and damaged:
+            raise DamagedCheckpoint(
+                f"All checkpoints of {layout.run_id} are damaged; the newest: {damaged[0].problem}",
+                hint=f"`ptx resume {name_of(layout)} --from 0` begins anew.",
+            )
     numbers = [one.number for one in submissions(observed.events)]
     changes = _changes(before, plan, prepared)
     if checkpoint is None and from_step is None and not changes:
@@ -223,7 +229,7 @@ def _continued(
     for one in listing(root, resume_from):
         if one.resumes:
             return one, tuple(damaged)
-        if one.eligible and one.manifest is not None:
+        if one.eligible and one.folder.committed:
             damaged.append(one)
     return None, tuple(damaged)
 

@@ -138,11 +138,12 @@ def to_be_followed(events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | N
     return last
 
 
-def ended_for_good(
+def completed_before(
     events: Iterable[Mapping[str, Any]], job_id: str, since: int = 0
 ) -> Mapping[str, Any] | None:
     """attempt_ended of the newest attempt, where an earlier start of this very job began it and
-    nothing was to follow it. Attempts before `since` are of an earlier submission."""
+    it completed. What failed may have been judged before SLURM said that a node was lost.
+    Attempts before `since` are of an earlier submission."""
     last: Mapping[str, Any] | None = None
     own = False
     for event in events:
@@ -150,7 +151,7 @@ def ended_for_good(
             own = event.get("job_id") == job_id and int(event["attempt"]) >= since
             last = None
         elif event.get("type") == "attempt_ended":
-            last = event if own and not event.get("retry") else None
+            last = event if own and event.get("class") == "completed" else None
     return last
 
 

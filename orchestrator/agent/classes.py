@@ -258,8 +258,8 @@ def _why_not(
     if name not in ("failed", "launch-error"):
         return None
     failure = _first_failure(evidence)
-    # What a rank only printed need not have ended it.
-    if failure.get("exception") and _BROKEN.match(message):
+    # What a rank only printed need not have ended it: Python leaves 1 for what nobody caught.
+    if failure.get("exception") and failure.get("code") == 1 and _BROKEN.match(message):
         return "it would fail the same way"
     if failure.get("code") == _USAGE:
         return "exit code 2 says that it was called the wrong way"

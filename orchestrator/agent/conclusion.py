@@ -54,7 +54,7 @@ def conclude(node_dir: Path, expected: int, seen: Seen) -> Conclusion:
         first = None  # it did what it was told, by the file or by SLURM's own SIGTERM
     complete = len(records) >= expected and not any(map(code_of, records.values()))
     reason = outcome(records, expected, terminated=ended and first is None, launched=seen.launched)
-    if seen.hung:
+    if seen.hung and not complete:
         return Conclusion("hang", records, None, None, None, complete=False)
     obeyed = seen.asked is not None and len(records) >= expected and _obeyed(records)
     if obeyed and (ended or not complete):  # all with 0 before any signal: the work is done

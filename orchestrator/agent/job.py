@@ -17,7 +17,7 @@ from orchestrator.agent.allocation import Allocation
 from orchestrator.agent.attempts import (
     attempt_numbers,
     begin_attempt,
-    ended_for_good,
+    completed_before,
     newest_attempt,
     read_events,
     record_end,
@@ -61,7 +61,7 @@ class Job:
         self._allocation = Allocation(os.environ)
         own, since = self._allocation, first_attempt(self._run_dir)
         self._inherited = inheritance(read_events(self._path), own.job_id, own.restarts, since)
-        self._over = ended_for_good(read_events(self._path), own.job_id, since)
+        self._over = completed_before(read_events(self._path), own.job_id, since)
         self._anchor = Anchor(self._inherited.port if self._inherited else 0)
         self._hears = partial(self._sleep, through_signals=True)
         self._judge = Judge(self._run_dir, self._path, self._policy, self._allocation, self._hears)

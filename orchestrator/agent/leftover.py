@@ -23,9 +23,12 @@ class Leftover:
     def __init__(self, node_dir: Path, node: int, plan: Mapping[str, Any]) -> None:
         after = (plan.get("restart") or {}).get("hang_after")
         self._after = None if after is None else max(float(after), _LEAST)
+        self._look = _LOOK if after is None else min(_LOOK, float(after) / 4)
         self._ranks = int(plan["procs_per_node"])
         others = (number for number in range(int(plan.get("nodes") or 1)) if number != node)
         self._at_work = [node_dir.with_name(f"node-{number:04d}") for number in others]
+        self.over = False
+        """No node has a rank left, so that none can stand still."""
         self._lasted, self._asked = 0.0, time.monotonic()
         self._next_look = 0.0
 
@@ -34,14 +37,14 @@ class Leftover:
         it may wait for those of another node, which still write the model."""
         now = time.monotonic()
         gap, self._asked = min(now - self._asked, _AWAKE), now
-        over = self._after is not None and ended and self._is_over(now)
-        self._lasted = self._lasted + gap if over else 0.0
-        return over and self._lasted > float(self._after or 0)
+        self.over = self._after is not None and ended and self._is_over(now)
+        self._lasted = self._lasted + gap if self.over else 0.0
+        return self.over and self._lasted > float(self._after or 0)
 
     def _is_over(self, now: float) -> bool:
         """Whether no other node has a rank left."""
         if self._at_work and now >= self._next_look:
-            self._next_look = now + _LOOK
+            self._next_look = now + self._look
             while self._at_work and _records(self._at_work[0]) >= self._ranks:
                 del self._at_work[0]
         return not self._at_work

@@ -148,7 +148,8 @@ class Node:
                 self._say("all ranks have ended and the launcher goes on; ending it")
                 return
             # Ranks that were asked to stop may save for as long as they need.
-            if self._stopping.asked is None and self._hang.poll(ended=ended):
+            over = self._leftover.over or self._stopping.asked is not None
+            if not over and self._hang.poll(ended=ended):
                 self._hung = True
                 self._say(self._hang.message)
                 take_stacks(self._wait, others=int(self._plan.get("nodes") or 1) > 1)

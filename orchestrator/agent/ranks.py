@@ -88,7 +88,7 @@ def _last_words(record: Record) -> str:
         return f"ended by {signal_name(number)}"
     lines = [line for line in without_ignored(record.get("last_lines", [])) if line.strip()]
     # A bar that was drawn over and over is one line; the last state of it is shown.
-    return lines[-1].rstrip("\r").rpartition("\r")[2] if lines else f"exit code {code_of(record)}"
+    return lines[-1].rstrip().rpartition("\r")[2] if lines else f"exit code {code_of(record)}"
 
 
 def signal_name(number: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,11 @@ class StepFolder(NamedTuple):
 
     @property
     def committed(self) -> bool:
-        return (self.path / MANIFEST).is_file()
+        """Raises OSError where nobody can know: a file server that is away has deleted nothing."""
+        try:
+            return stat.S_ISREG((self.path / MANIFEST).stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
 
 def step_folder(root: Path, step: int, attempt: int) -> StepFolder:

@@ -11,8 +11,10 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,26 +167,51 @@ class Mismatch(NamedTuple):
     """Here and now: a file server that is away says nothing of what it holds."""
 
 
-def mismatches(folder: Path, files: Sequence[FileEntry], *, hashes: bool = True) -> list[Mismatch]:
-    """One for each file that is missing, cut off, changed, or cannot be read."""
+def mismatches(
+    folder: Path,
+    files: Sequence[FileEntry],
+    *,
+    hashes: bool = True,
+    pauses: Sequence[float] = (),
+) -> list[Mismatch]:
+    """One for each file that is missing, cut off, changed, or cannot be read.
+
+    What cannot be read is tried again after each of `pauses`, in seconds: a server may be away for
+    a moment, and a file system says EIO of that, too.
+    """
     found = []
     for entry in files:
         path = folder / entry.name
         try:
-            size = path.stat().st_size
-            if size != entry.bytes:
-                what = f"has {size:,} bytes and was written with {entry.bytes:,}"
-            elif hashes and sha256_of(path) != entry.sha256:
-                what = "is not what was written: its hash differs"
-            else:
-                continue
-            found.append(Mismatch(f"{path} {what}", unreadable=False))
-        except FileNotFoundError:
-            found.append(Mismatch(f"{path} is missing", unreadable=False))
+            what = _patiently(partial(_what_is_wrong, path, entry, hashes=hashes), pauses)
+            if what is not None:
+                found.append(Mismatch(f"{path} {what}", unreadable=False))
         except OSError as error:
             told = f"{path} cannot be read: {error.strerror}"
             found.append(Mismatch(told, unreadable=is_away(error)))
     return found
+
+
+def _what_is_wrong(path: Path, entry: FileEntry, *, hashes: bool) -> str | None:
+    """Raises OSError."""
+    try:
+        size = path.stat().st_size
+        if size != entry.bytes:
+            return f"has {size:,} bytes and was written with {entry.bytes:,}"
+        if hashes and sha256_of(path) != entry.sha256:
+            return "is not what was written: its hash differs"
+    except FileNotFoundError:
+        return "is missing"
+    return None
+
+
+def _patiently(look: Callable[[], str | None], pauses: Sequence[float]) -> str | None:
+    for pause in pauses:
+        try:
+            return look()
+        except OSError:
+            time.sleep(pause)
+    return look()
 
 
 def is_away(error: OSError) -> bool:

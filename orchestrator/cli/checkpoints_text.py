@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -73,7 +74,15 @@ def checkpoint_fields(one: Listed) -> dict[str, Any]:
         "files": len(manifest.files) if manifest else None,
         "world_size": manifest.world_size if manifest else None,
         "strategy": dict(manifest.strategy) if manifest else None,
-        "metrics": dict(manifest.metrics) if manifest else {},
+        "metrics": _finite(manifest.metrics) if manifest else {},
+    }
+
+
+def _finite(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no word for the others."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in metrics.items()
     }
 
 

@@ -18,22 +18,19 @@ _UNITS = {"K": 1 << 10, "": 1 << 20, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 """SLURM's sbatch: megabytes where no unit is written."""
 
 
-def limit(layout: RunLayout, host: str) -> int | None:
-    """Bytes of a node: what the job asked for, else what this machine has if that is the node."""
+def asked_for(layout: RunLayout) -> int | None:
+    """Bytes of each node, as the job's script says."""
     try:
-        found = _MEMORY.search(
-            read_bytes(current_bundle(layout) / "job.sbatch", _SCRIPT_BYTES).decode()
-        )
+        script = read_bytes(current_bundle(layout) / "job.sbatch", _SCRIPT_BYTES)
+        found = _MEMORY.search(script.decode())
     except (OSError, UnicodeDecodeError):
-        found = None
-    if found is not None:
-        return int(found[1]) * _UNITS[found[2]]
-    if host != host_name():
         return None
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None if found is None else int(found[1]) * _UNITS[found[2]]
 
 
-def nearly_full(layout: RunLayout, host: str, held: int) -> bool:
-    """`held`: bytes that the node's ranks had at their peaks, together."""
-    most = limit(layout, host)
-    return most is not None and held >= NEARLY * most
+def nearly_full(asked: int | None, host: str, held: int) -> bool:
+    """`asked`: what the job asked for; where nobody knows, this machine has what it has. `held`:
+    bytes that the node's ranks had at their peaks, together."""
+    if asked is None and host == host_name():
+        asked = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return asked is not None and held >= NEARLY * asked

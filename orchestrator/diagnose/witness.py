@@ -13,7 +13,7 @@ from pathlib import Path
 from orchestrator.agent.exit_record import without_ignored
 from orchestrator.diagnose.aftermath import LAST_WORDS, Survived, survived
 from orchestrator.diagnose.match import Ending, Match, explain
-from orchestrator.diagnose.memory import nearly_full
+from orchestrator.diagnose.memory import asked_for, nearly_full
 from orchestrator.diagnose.rules import Rule
 from orchestrator.diagnose.tail import Tail, read_rank_tail, unprefixed
 from orchestrator.logs.line import stamp_of
@@ -140,7 +140,8 @@ def _full_nodes(layout: RunLayout, found: Iterable[Witness]) -> set[int | None]:
     for one in found:
         if one.node in held and one.record is not None:
             held[one.node] += one.record.max_rss_bytes
-    return {node for node, host in killed.items() if nearly_full(layout, host, held[node])}
+    asked = asked_for(layout) if killed else None
+    return {node for node, host in killed.items() if nearly_full(asked, host, held[node])}
 
 
 def judged(witness: Witness, rules: Iterable[Rule]) -> Witness:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import os
+import re
 import shutil
 import time
 import uuid
@@ -21,6 +21,7 @@ from orchestrator.training.plan import TrainingPlan
 State = dict[str, torch.Tensor]
 _ABANDONED_S = 3600.0
 """Seconds without a change, after which nobody writes a folder any more."""
+_SCRATCH = re.compile(r"\.(?P<name>.+)\.(?P<kind>new|old)-[0-9a-f]{32}")
 _MARKS = ("config.json", "adapter_config.json", "delta.json", "byte_model.json")
 
 
@@ -130,14 +131,18 @@ def replacing(folder: Path, *, group_shared: bool) -> Iterator[Path]:
 def _clear_abandoned(folder: Path) -> None:
     """What a writer that was killed has left, once nobody can be at work on it any more: as large
     as the model, for each time. Where it died between the two renames, the old one comes back."""
-    name = glob.escape(folder.name)
-    for left in folder.parent.glob(f".{name}.old-*"):
-        if not folder.exists():
-            left.rename(folder)
-    for left in folder.parent.glob(f".{name}.???-*"):
+    for left in folder.parent.iterdir():
+        match = _SCRATCH.fullmatch(left.name)
+        if match is None or match["name"] != folder.name:
+            continue
         with suppress(FileNotFoundError):
-            newest = max(path.stat().st_mtime for path in (left, *left.rglob("*")))
-            if time.time() - newest > _ABANDONED_S:
+            # A rename changes ctime alone.
+            newest = max(path.stat().st_ctime for path in (left, *left.rglob("*")))
+            if time.time() - newest < _ABANDONED_S:
+                continue
+            if match["kind"] == "old" and not folder.exists():
+                left.rename(folder)
+            else:
                 shutil.rmtree(left, ignore_errors=True)
 
 

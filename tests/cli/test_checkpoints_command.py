@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -54,6 +55,12 @@ def test_the_list_fits_a_terminal_and_says_where_a_start_continues(ptx: Ptx, run
     ]
     assert max(len(line) for line in lines) <= 80
     assert done.stderr == "next: ptx checkpoints verify demo-aaaaaa\n"
+
+
+def test_a_metric_that_is_no_number_is_null_in_json(ptx: Ptx, run: Path) -> None:
+    made_checkpoint(run, 400, metrics={"loss": 2.0, "eval_loss": math.inf, "lr": math.nan})
+    newest = json.loads(ptx.ok("checkpoints", "list", "demo", "--json"))["checkpoints"][0]
+    assert newest["metrics"] == {"loss": 2.0, "eval_loss": None, "lr": None}
 
 
 def test_a_run_without_checkpoints_is_no_error(ptx: Ptx) -> None:

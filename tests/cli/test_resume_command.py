@@ -209,6 +209,16 @@ def test_it_says_where_it_continues_and_going_back_stays_in_the_plan(ptx: Ptx, r
     torn = ptx(*dry).stderr
     assert "step 30 is damaged and passed over: " in torn and "continues from step 20" in torn
 
+    (run / "checkpoints" / "step-00000020.a000" / "manifest.json").write_text("{")
+    os.truncate(run / "checkpoints" / "step-00000010.a000" / "rank-00000.safetensors", 9)
+    refused = ptx(*dry)
+    assert refused.returncode == 1 and "All checkpoints of" in refused.stderr, refused.stderr
+    assert "--from 0` begins anew" in refused.stderr
+    assert ptx(*dry, "--from", "0").returncode == 0
+    for step in (10, 20, 30):
+        shutil.rmtree(run / "checkpoints" / f"step-{step:08d}.a000")
+        made_checkpoint(run, step)
+
     assert ptx("resume", "again", "--from", "10").returncode == 0
     assert ptx("wait", "again").returncode == 1
     assert plan(run)["resume_from"] == {"step": 10, "attempt": 1}

@@ -36,6 +36,7 @@ from orchestrator.spec.strategy import Strategy
 from orchestrator.spec.training import Training
 from orchestrator.training.agent_files import AgentFiles
 from orchestrator.training.batch import Batch
+from orchestrator.training.checkpoint import resume
 from orchestrator.training.checkpoint.checkpoints import Checkpoints
 from orchestrator.training.engines import build_engine
 from orchestrator.training.engines.base import Engine
@@ -137,12 +138,13 @@ def stale(is_so: bool) -> Iterator[None]:
     def answer(path: Path) -> str:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
 
-    was = tensor_file.sha256_of
-    tensor_file.sha256_of = answer if is_so else was  # type: ignore[assignment]
+    was = tensor_file.sha256_of, resume.PAUSES
+    if is_so:
+        tensor_file.sha256_of, resume.PAUSES = answer, (0.1, 0.1, 0.1)  # type: ignore[assignment]
     try:
         yield
     finally:
-        tensor_file.sha256_of = was
+        tensor_file.sha256_of, resume.PAUSES = was
 
 
 def attempt(

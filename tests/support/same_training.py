@@ -34,9 +34,9 @@ def trained(folder: Path, cases: dict[str, dict[str, Any]], *, world_size: int) 
 
 
 def assert_same(name: str, ours: Path, whole: str, reference: Path, series: Series) -> None:
-    """To 1e-4: losses, gradient norms and held-out loss; to 1e-3 each tensor of the weights, relative
-    to its own norm. Adam makes a step of lr out of rounding where a gradient is nil, as that of a
-    key's bias is, and processors round differently."""
+    """To 1e-4: losses, gradient norms and held-out loss; to 1e-3 each tensor of the weights,
+    relative to its own norm. Adam makes a step of lr out of rounding where a gradient is nil, as
+    that of a key's bias is, and processors round differently."""
     found, expected = series[name], series[whole]
     assert len(found["losses"]) == STEPS
     for key in ("losses", "grad_norms"):

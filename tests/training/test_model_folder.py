@@ -41,30 +41,46 @@ def hidden(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.parent.iterdir() if path.name.startswith("."))
 
 
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hours on."""
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 7200)
+
+
 def test_who_was_killed_is_in_nobodys_way_and_leaves_nothing_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "model [1]"
     killed_while_writing(folder)
     (left,) = hidden(folder)
-    number = left.rpartition("-")[2]
-    monkeypatch.setattr(os, "getpid", lambda: number)  # in a container all have the same
+    monkeypatch.setattr(os, "getpid", lambda: 1)  # in a container all have the same
     write(folder, "whole")
     assert hidden(folder) == [left]  # it may be at work yet
-    old = time.time() - 4000
-    for path in (tmp_path / left / "weights", tmp_path / left):
-        os.utime(path, (old, old))
+    later(monkeypatch)
     write(folder, "again")
     assert ((folder / "weights").read_text(), hidden(folder)) == ("again", [])
 
 
 def test_the_old_model_comes_back_where_the_writer_died_between_the_renames(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "model"
     write(folder, "old")
     killed_while_writing(folder, after_the_old_moved=True)
+    later(monkeypatch)
     assert not folder.exists()
     with pytest.raises(OSError, match="no room"), replacing(folder, group_shared=False):
         raise OSError("no room")
     assert (folder / "weights").read_text() == "old"
+
+
+def test_what_a_person_keeps_beside_it_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    mine = [".model.bak-2026", ".model.old-2025", ".model.new-1", ".other.old-" + "0" * 32]
+    for name in mine:
+        (tmp_path / name).mkdir()
+    later(monkeypatch)
+    write(folder, "whole")
+    assert hidden(folder) == sorted(mine)

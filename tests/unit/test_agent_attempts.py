@@ -6,7 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from orchestrator.agent.attempts import begin_attempt, ended_for_good, past_of, read_nodes, unjudged
+from orchestrator.agent.attempts import (
+    begin_attempt,
+    completed_before,
+    past_of,
+    read_nodes,
+    unjudged,
+)
 
 
 def over(attempt: int, **more: Any) -> dict[str, Any]:
@@ -58,15 +64,16 @@ def test_an_attempt_whose_supervisor_died_waits_for_its_judgement() -> None:
     assert unjudged([begun, over(1)]) is None
 
 
-def test_what_an_earlier_start_of_the_job_ended_for_good_is_over_for_this_job_alone() -> None:
+def test_what_an_earlier_start_of_the_job_completed_is_over_for_this_job_alone() -> None:
     begun = {"type": "job_started", "job_id": "7", "restarts": 0, "attempt": 1, "nodes": ["n0"]}
-    final = over(1, retry=False)
-    assert ended_for_good([over(0), begun, final], "7") == final
-    assert ended_for_good([begun, over(1)], "7") is None, "another attempt was to follow"
-    assert ended_for_good([begun, over(1), final], "7") == final, "the run was cancelled then"
-    assert ended_for_good([begun, final], "8") is None, "a person submitted the script again"
-    assert ended_for_good([begun, final], "7", since=2) is None, "the run was resumed"
-    assert ended_for_good([begun, final, begun | {"attempt": 2}], "7") is None
+    final = over(1, retry=False) | {"class": "completed"}
+    assert completed_before([over(0), begun, final], "7") == final
+    assert completed_before([begun, over(1)], "7") is None, "another attempt was to follow"
+    failed = over(1, retry=False) | {"class": "failed"}
+    assert completed_before([begun, failed], "7") is None, "SLURM may have lost a node since"
+    assert completed_before([begun, final], "8") is None, "a person submitted the script again"
+    assert completed_before([begun, final], "7", since=2) is None, "the run was resumed"
+    assert completed_before([begun, final, begun | {"attempt": 2}], "7") is None
 
 
 def test_a_torn_line_and_a_foreign_file_are_passed_over(tmp_path: Path) -> None:

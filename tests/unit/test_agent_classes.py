@@ -193,6 +193,8 @@ def test_an_import_error_that_a_rank_only_printed_is_no_reason_to_give_it_up() -
     """As of a destructor at the end of Python: the rank failed by something else."""
     assert not verdict(ended("rank-failed", "ImportError: sys.meta_path is None")).retry
     assert verdict(printed("ImportError: sys.meta_path is None")).retry
+    for code in (3, -9):  # the traceback of an optional module that is missing, hours before
+        assert verdict(ended("rank-failed", "ImportError: no module x", code)).retry
 
 
 @pytest.mark.parametrize(

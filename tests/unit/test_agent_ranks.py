@@ -91,6 +91,7 @@ def test_what_the_agent_ended_is_no_failure() -> None:
         (record(0, 2, last_lines=["usage: x", "bad flag", ""]), "bad flag"),
         (record(0, 2), "exit code 2"),
         (record(0, 2, last_lines=["\r 1/9\r 2/9 [00:01, 2it/s]\r"]), " 2/9 [00:01, 2it/s]"),
+        (record(0, 2, last_lines=["\r 9/9 [00:01, 2it/s]\r        \r"]), " 9/9 [00:01, 2it/s]"),
         (record(0, 2, last_lines=["x" * 40000]), "x" * 499 + "…"),
     ],
 )

@@ -99,12 +99,12 @@ class Checkpoints:
             if self._rank.is_main and not anew:
                 self._refuse_mixing(self._root)
         found = resume(self._engine, self._root, self._plan, self._rank, warn)
-        best = best_so_far(self._root, self._plan, self._rank, self._policy.score)
-        if self._saver is not None and best is not None:
-            self._best, self._saver.best = best
         if found is None:
             return Progress()
         progress, self._from = found
+        best = best_so_far(self._root, self._plan, self._rank, self._policy.score, self._from)
+        if self._saver is not None and best is not None:
+            self._best, self._saver.best = best
         if self._saver is not None:
             self._saver.newest = self._saver.since = self._from
         if self._rank.is_main:

@@ -28,6 +28,8 @@ from orchestrator.training.layout import AXES, layout_of
 from orchestrator.training.plan import TrainingPlan
 from orchestrator.training.process_group import Rank
 
+PAUSES = (5.0, 15.0, 40.0)
+"""Seconds between two tries to read a file."""
 T = TypeVar("T")
 
 
@@ -72,12 +74,17 @@ def newest_state(root: Path, plan: TrainingPlan, rank: Rank) -> Mapping[str, Any
 
 
 def best_so_far(
-    root: Path, plan: TrainingPlan, rank: Rank, score: Callable[[Mapping[str, float]], float | None]
+    root: Path,
+    plan: TrainingPlan,
+    rank: Rank,
+    score: Callable[[Mapping[str, float]], float | None],
+    since: StepFolder,
 ) -> tuple[float, int] | None:
-    """Score and step of the best checkpoint there is; the same on all ranks, which call it
-    together."""
+    """Score and step of the best checkpoint up to `since`, from which training goes on: what lies
+    beyond was passed over as damaged. The same on all ranks, which call it together."""
     scores = []
-    for folder in committed_of(root, plan) if rank.is_main else ():
+    there = [folder for folder in committed_of(root, plan) if folder <= since]
+    for folder in there if rank.is_main else ():
         with suppress(DamagedCheckpoint):
             value = score(read_manifest(folder.path).metrics)
             scores += [] if value is None else [(value, folder.step)]
@@ -117,7 +124,7 @@ def _looked_at(
             paths = [folder.path.parent, folder.path, folder.path / MANIFEST, *paths]
         _refuse_others(paths, group_shared=plan.group_shared)
     with together(rank):
-        found = mismatches(folder.path, mine)
+        found = mismatches(folder.path, mine, pauses=PAUSES)
         for problem in found:
             if problem.unreadable:
                 raise _unreadable(problem.sentence)

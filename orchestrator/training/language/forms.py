@@ -141,7 +141,10 @@ class AdapterForm(Form):
     def describe(self, folder: Path) -> dict[str, Any]:
         (folder / "base").mkdir()
         whole = self._whole.describe(folder / "base")
-        self._config.save_pretrained(str(folder))
+        config = copy.deepcopy(self._config)
+        if isinstance(config.target_modules, set):  # in another order at each start
+            config.target_modules = sorted(config.target_modules)
+        config.save_pretrained(str(folder))
         base = self._config.base_model_name_or_path
         return {
             "form": "adapter",
