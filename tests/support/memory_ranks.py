@@ -1,8 +1,8 @@
 """Run by each rank: trains with as much memory as it is allowed.
 
 Usage: memory_ranks.py OUT.json LIMITS [AFTER], where LIMITS is a JSON object of MiB by rank: so
-much may be allocated from the first forward pass on, or from the one after AFTER of them, and that
-one wants 20 MiB a sample. OUT holds rank 0's losses as they were reported.
+much may be allocated from the first forward pass on, or from the one after AFTER of them, and each
+of these wants WANTED MiB a sample. OUT holds rank 0's losses as they were reported.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from orchestrator.training.stop import StopVote
 
 CONTEXT = 512
 STEPS = 3
-WANTED = 20 << 20
+WANTED = 256
+"""MiB. What the process itself takes besides differs by machine and by image, and is small against
+that: which micro batches fit within a limit is the same everywhere."""
 
 
 class Limited(ByteTransformer):
@@ -38,14 +40,12 @@ class Limited(ByteTransformer):
 
     limit: float | None = None
     after = 0
-    wants = 0
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         if self.limit is not None and self.after == 0:
             allow(self.limit)
-            self.limit = None
-            if self.wants:  # what was freed in the steps before may be enough for one more
-                torch.empty(len(tokens) * self.wants, dtype=torch.uint8)
+        if self.limit is not None and self.after <= 0:
+            torch.empty(len(tokens) * (WANTED << 20), dtype=torch.uint8)
         self.after -= 1
         return super().forward(tokens)
 
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         model = Limited(context=CONTEXT, dim=16, layers=1, heads=1)
         model.limit = limits.get(str(rank.rank))
         if len(argv) > 2:
-            model.after, model.wants = int(argv[2]), WANTED
+            model.after = int(argv[2])
         engine = build_engine(NextByte(model), plan, rank, layout)
         trainer = Trainer(engine, Windows(text, CONTEXT), plan, rank, layout)
         with (
