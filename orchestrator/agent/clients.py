@@ -27,8 +27,21 @@ def cancelled(run_dir: Path) -> bool:
 
 def first_attempt(run_dir: Path) -> int:
     """The first attempt that the newest submission may begin: all before it are another's."""
-    attempts = (event.get("attempt") for event in _resumptions(_events(run_dir)))
-    return max((one for one in attempts if isinstance(one, int)), default=0)
+    return max(_numbers("attempt", _resumptions(_events(run_dir))), default=0)
+
+
+def replaced(run_dir: Path, begun: Iterable[Event], job_id: str) -> bool:
+    """Whether this job was an earlier submission's than the newest; `begun` are the supervisors'
+    events. A job of which nobody has said whose it was is taken for the newest one's."""
+    told = _events(run_dir)
+    later = _resumptions(told)
+    newest = max(_numbers("submission", later), default=0)
+    first = max(_numbers("attempt", later), default=0)
+    submitted = [{"submission": 0} | event for event in told if event.get("type") == "submitted"]
+    started = [event for event in begun if event.get("type") == "job_started"]
+    before = [number < newest for number in _numbers("submission", _of(job_id, submitted))]
+    before += [attempt < first for attempt in _numbers("attempt", _of(job_id, started))]
+    return bool(before) and all(before)
 
 
 def _resumptions(events: Iterable[Event]) -> list[Event]:
@@ -42,6 +55,14 @@ def _resumptions(events: Iterable[Event]) -> list[Event]:
     withdrawn = numbers["submit_failed"] - numbers["submitted"]
     intents = [event for event in later if event.get("type") == "intent"]
     return [event for event in intents if event["submission"] not in withdrawn]
+
+
+def _numbers(key: str, events: Iterable[Event]) -> list[int]:
+    return [event[key] for event in events if isinstance(event.get(key), int)]
+
+
+def _of(job_id: str, events: Iterable[Event]) -> list[Event]:
+    return [event for event in events if event.get("job_id") == job_id]
 
 
 def _events(run_dir: Path) -> list[Event]:

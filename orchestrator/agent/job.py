@@ -25,7 +25,7 @@ from orchestrator.agent.attempts import (
 )
 from orchestrator.agent.bad_hosts import to_avoid
 from orchestrator.agent.classes import Policy, Verdict, pause
-from orchestrator.agent.clients import cancelled, first_attempt
+from orchestrator.agent.clients import cancelled, first_attempt, replaced
 from orchestrator.agent.events import Events
 from orchestrator.agent.judgement import Judge, Silence
 from orchestrator.agent.lifeline import Anchor
@@ -62,6 +62,10 @@ class Job:
         own, since = self._allocation, first_attempt(self._run_dir)
         self._inherited = inheritance(read_events(self._path), own.job_id, own.restarts, since)
         self._over = completed_before(read_events(self._path), own.job_id, since)
+        # On its first start a job may bear the number of an earlier one, of another cluster.
+        self._replaced = own.restarts > 0 and replaced(
+            self._run_dir, read_events(self._path), own.job_id
+        )
         self._anchor = Anchor(self._inherited.port if self._inherited else 0)
         self._hears = partial(self._sleep, through_signals=True)
         self._judge = Judge(self._run_dir, self._path, self._policy, self._allocation, self._hears)
@@ -72,6 +76,9 @@ class Job:
 
     def run(self) -> int:
         """All attempts of this job; its exit code."""
+        if self._replaced:
+            tell("SLURM has started this job again, but `ptx resume` has put another in its place")
+            return 1
         try:
             code = self._attempts()
         except Silence:

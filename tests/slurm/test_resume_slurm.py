@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from restarting import Start
 from support import kill_at
 from support.ptx import Ptx, eventually
 
@@ -122,3 +123,27 @@ def test_a_run_is_not_resumed_beside_a_job_of_it_that_its_folder_knows_nothing_o
         assert not list((run / "events").glob("resume-*"))
     finally:
         subprocess.run(["scancel", job], check=True)
+
+
+def test_a_job_that_is_requeued_by_hand_beside_the_one_that_has_its_place_trains_nothing(
+    start: Start,
+) -> None:
+    run = start({"steps": 10000})
+    run.until_step(5)
+    old = run.job
+    subprocess.run(["scancel", old], check=True)
+    run.until(lambda: run.ptx.state(run.layout.root)["state"] == "cancelled", "the cancel")
+    run.until(lambda: not run.squeue(), "the job's end")
+    run.ptx.ok("resume", run.layout.run_id)
+    run.until_attempt(1)
+    subprocess.run(["scontrol", "requeue", old], check=True)
+    run.until(lambda: run.sacct(old)[-1] == "FAILED", "the end of its second start")
+    assert "`ptx resume` has put another in its place" in run.layout.scheduler_log.read_text()
+    _, step = run.steps()[-1]
+    run.until_step(step + 5, attempt=1)
+    assert [event.text("job_id") for event in run.events("job_started")] == [old, run.job]
+    assert {attempt for attempt, _ in run.steps()} == {0, 1} and run.job != old
+    # The newest one's own job is no such job, however often it starts.
+    subprocess.run(["scontrol", "requeue", run.job], check=True)
+    run.until_attempt(2)
+    assert [event.text("job_id") for event in run.events("job_started")] == [old, *[run.job] * 2]

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.slurm_site import Site
 
 from orchestrator.agent.lifeline import Anchor, Lifeline
@@ -57,17 +58,12 @@ def test_of_the_attempts_in_this_allocation_the_newest_is_left() -> None:
     assert left.end == ended(2)
 
 
-SUPERVISOR = "from orchestrator.agent.job import run_job; exit(run_job('plan.json', ['srun']))"
-
-
-def test_a_job_that_slurm_requeues_once_its_run_has_completed_begins_no_attempt(
-    tmp_path: Path,
-) -> None:
-    """As one that is preempted while its logs are packed: all was said by then."""
-    site = Site(tmp_path)
-    node = {"v": 1, "t": 2, "type": "node_ended", "attempt": 0, "node": 0, "reason": "completed"}
+def supervised(folder: Path) -> tuple[Site, dict[str, str]]:
+    """A run on one node that completes at once, and the environment of its job 7."""
+    site = Site(folder)
+    node = {"v": 1, "t": 2, "type": "node_ended", "node": 0, "reason": "completed"}
     line = json.dumps(node | {"first_failure": None})
-    site.command("srun", f"echo '{line}' > events/a000-node-0000.jsonl")
+    site.command("srun", f"echo '{line}' > events/a00$PTX_ATTEMPT-node-0000.jsonl")
     site.command("sinfo", "echo 'a|allocated'")
     site.command(
         "scontrol",
@@ -75,21 +71,84 @@ def test_a_job_that_slurm_requeues_once_its_run_has_completed_begins_no_attempt(
         'echo "JobId=7 JobState=RUNNING Restarts=$SLURM_RESTART_COUNT Requeue=1"',
     )
     restart = {"max": 3, "on": ["failed", "preempted", "node-failure"], "backoff": 0}
-    plan = {"version": 1, "run_id": "x", "run_dir": str(tmp_path), "group_shared": False}
+    plan = {"version": 1, "run_id": "x", "run_dir": str(folder), "group_shared": False}
     plan |= {"nodes": 1, "grace_seconds": 10, "restart": restart}
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
-    (tmp_path / "secrets").touch()
-    root = str(Path(__file__).parents[2])
+    (folder / "plan.json").write_text(json.dumps(plan))
+    path = {"PATH": f"{folder}:/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2])}
     slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "a", "SLURMD_NODENAME": "a"}
+    return site, path | slurm
+
+
+def supervise(folder: Path, env: dict[str, str]) -> int:
+    argv = [sys.executable, "-c", SUPERVISOR]
+    return subprocess.run(argv, env=env, cwd=folder, timeout=60, check=False).returncode
+
+
+SUPERVISOR = "from orchestrator.agent.job import run_job; exit(run_job('plan.json', ['srun']))"
+
+
+def test_a_job_that_slurm_requeues_once_its_run_has_completed_begins_no_attempt(
+    tmp_path: Path,
+) -> None:
+    """As one that is preempted while its logs are packed: all was said by then."""
+    site, env = supervised(tmp_path)
+    (tmp_path / "secrets").touch()
     for restarts in ("0", "1"):
-        env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": root, **slurm}
-        env["SLURM_RESTART_COUNT"] = restarts
-        argv = [sys.executable, "-c", SUPERVISOR]
-        assert subprocess.run(argv, env=env, cwd=tmp_path, timeout=60).returncode == 0
+        assert supervise(tmp_path, env | {"SLURM_RESTART_COUNT": restarts}) == 0
         assert site.asked("srun") == 1
     assert not (tmp_path / "secrets").exists()
     told = (tmp_path / "events/job.jsonl").read_text().splitlines()
     assert [json.loads(line)["type"] for line in told] == ["job_started", "attempt_ended"]
+
+
+RESUMED = [("intent", None), ("submitted", "8")]
+
+
+@pytest.mark.parametrize(
+    ("resumption", "restarts", "newest", "begins"),
+    [
+        (RESUMED, 1, 0, False),
+        (RESUMED[:1], 1, 0, False),  # its client is at work, or is dead
+        ([], 1, 0, True),
+        ([*RESUMED[:1], ("submit_failed", None)], 1, 0, True),
+        (RESUMED, 0, 0, True),  # another cluster's number
+        ([*RESUMED[:1], ("submitted", "7")], 1, 0, True),
+        (RESUMED[:1], 1, 1, True),  # of the resumption itself, whose client has died
+    ],
+)
+def test_a_job_of_an_earlier_submission_that_is_requeued_leaves_the_run_to_the_newest_one(
+    tmp_path: Path,
+    resumption: list[tuple[str, str | None]],
+    restarts: int,
+    newest: int,
+    begins: bool,
+) -> None:
+    """As by `scontrol requeue`, beside the job that `ptx resume` has submitted."""
+    site, env = supervised(tmp_path)
+    (tmp_path / "secrets").touch()
+    (tmp_path / "events").mkdir()
+    path = tmp_path / "events/job.jsonl"
+    begun = [
+        one | {"v": 1} for n in range(newest + 1) for one in (started(n, restarts=n), ended(n))
+    ]
+    path.write_text("".join(json.dumps(event | {"class": "failed"}) + "\n" for event in begun))
+    for number in range(newest + 1):
+        (tmp_path / "attempts" / f"{number:03d}").mkdir(parents=True)
+    events = [{"v": 1, "t": 10, "type": "submitted", "job_id": "7"}]
+    for kind, job in resumption:
+        event = {"v": 1, "t": 20, "type": kind, "submission": 1, "attempt": 1, "job_id": job}
+        events.append({name: value for name, value in event.items() if value is not None})
+    (tmp_path / "events/resume-001.jsonl").write_text(
+        "".join(json.dumps(event) + "\n" for event in events)
+    )
+    before = path.read_bytes()
+    code = supervise(tmp_path, env | {"SLURM_RESTART_COUNT": str(restarts)})
+    assert site.asked("srun") == begins
+    assert code == (0 if begins else 1)
+    if not begins:
+        assert path.read_bytes() == before
+        assert (tmp_path / "secrets").exists()
+        assert site.asked("scontrol") == site.asked("sbatch") == 0
 
 
 def test_a_lifeline_finds_the_supervisor_that_took_the_place_of_another() -> None:
