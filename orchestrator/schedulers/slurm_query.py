@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 
 from orchestrator.errors import SchedulerUnreachable
+from orchestrator.runs.array import element_of
 from orchestrator.schedulers.base import JobInfo, JobState
 from orchestrator.schedulers.slurm_accounting import CHUNK, chunks, sacct
 from orchestrator.schedulers.slurm_arrays import elements, elements_from_sacct
@@ -67,16 +68,22 @@ def find(name: str) -> str | None:
     return None
 
 
-def living(name: str, ended: str | None) -> str | None:
-    """One of them that waits, or that runs and is not `ended`; raises as `find`."""
+def living(run_id: str, ended: str | None) -> str | None:
+    """One of the run's that waits, or that runs and is not `ended`; raises as `find`."""
+    element = element_of(run_id)
+    # SLURM has an element under its array's name until it goes on in a job of its own.
+    suffixes = {element.array: f"_{element.number}"} if element else {}
+    suffixes[run_id] = ""
     ping()
     # Of anybody: a run that a group shares may be another's job.
-    answer = ask(["squeue", "-h", "--all", f"--name={name}", "-o", "%i|%T|%j"])
+    which = ["-r", "--all", f"--name={','.join(suffixes)}"]
+    answer = ask(["squeue", "-h", *which, "-o", "%i|%T|%j"])
     if answer.code != 0:
         raise unreachable(sentence(answer.err) or f"squeue ended with {answer.code}")
     rows = (line.strip().split("|", 2) for line in answer.out.splitlines())
-    states = {row[0]: row[1] for row in rows if len(row) == 3 and row[2] == name}
-    for job_id, state in states.items():
+    for job_id, state, name in (row for row in rows if len(row) == 3):
+        if name not in suffixes or not job_id.endswith(suffixes[name]):
+            continue
         if state != "COMPLETING" and (state == "PENDING" or job_id != ended):
             return job_id
     return None

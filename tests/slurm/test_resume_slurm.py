@@ -125,6 +125,38 @@ def test_a_run_is_not_resumed_beside_a_job_of_it_that_its_folder_knows_nothing_o
         subprocess.run(["scancel", job], check=True)
 
 
+def test_an_element_is_not_resumed_beside_its_own_job_that_is_requeued(
+    ptx: Ptx, tmp_path: Path
+) -> None:
+    """SLURM has that under the array's name, like the job of another element that waits beside."""
+    told = ptx.ok("submit", str(tmp_path / "again.yaml"), "--array", "2")
+    runs = [ptx.runs / run_id for run_id in told.split()]
+    ids = [str(ptx.state(run)["job_id"]) for run in runs]
+    one, job = runs[1], ids[1]
+    try:
+        for run in runs:
+            assert ptx("wait", run.name).returncode == 1
+        subprocess.run(["scontrol", "requeuehold", *ids], check=True)
+        eventually(lambda: set(ids) <= set(waiting()), within=60, what="both in the queue")
+        done = ptx("resume", one.name)
+        assert done.returncode == 5, done.stdout + done.stderr
+        assert f"its job {job} is in the queue" in done.stderr
+        assert not list((one / "events").glob("resume-*"))
+        subprocess.run(["scancel", job], check=True)
+        eventually(lambda: job not in waiting(), within=60, what="the end of it")
+        assert ids[0] in waiting()
+        ptx.ok("resume", one.name, *HELD)
+        assert len(jobs(one)) == 1
+    finally:
+        subprocess.run(["scancel", *ids], check=False)
+        subprocess.run(["scancel", f"--name={one.name}"], check=True)
+
+
+def waiting() -> list[str]:
+    argv = ["squeue", "-h", "-r", "--states=PENDING", "-o", "%i"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
+
+
 def test_a_job_that_is_requeued_by_hand_beside_the_one_that_has_its_place_trains_nothing(
     start: Start,
 ) -> None:

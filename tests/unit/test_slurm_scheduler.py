@@ -266,6 +266,25 @@ def test_a_job_that_would_go_on_beside_another_is_found_whatever_the_run_folder_
     assert Slurm().living("r-aaaaaa", "12") == living
 
 
+@pytest.mark.parametrize(
+    ("rows", "living"),
+    [
+        ("7_13|PENDING|s-aaaaaa\n7_3|PENDING|s-aaaaaa", "7_3"),
+        ("7_3|RUNNING|s-aaaaaa", None),
+        ("7_13|PENDING|s-aaaaaa", None),
+        ("7_3|PENDING|s-bbbbbb", None),
+        ("9|RUNNING|s.3-aaaaaa", "9"),
+    ],
+)
+def test_an_elements_own_job_goes_by_its_arrays_name(tmp_path, monkeypatch, rows, living):
+    stub(tmp_path, "scontrol", "echo 'Slurmctld(primary) at head is UP'")
+    shared = "7_[3,13]|PENDING|s-aaaaaa"
+    asked = f"case \"$*\" in *--name=s-aaaaaa,s.3-aaaaaa*) printf '{rows}';; esac"
+    stub(tmp_path, "squeue", f"case \" $* \" in *' -r '*) {asked};; *) echo '{shared}';; esac")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert Slurm().living("s.3-aaaaaa", "7_3") == living
+
+
 def test_a_thousand_elements_of_a_dead_clients_array_are_looked_for_at_once(tmp_path, monkeypatch):
     log = tmp_path / "asked"
     stub(tmp_path, "scontrol", "echo 'Slurmctld(primary) at head is UP'")
