@@ -19,6 +19,7 @@ from orchestrator.metrics.lines import number
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.observe import Observed
 from orchestrator.runs.records import read_plan
+from orchestrator.runs.server_time import age
 from orchestrator.runs.words import sentence
 
 MOST_LOGS = 1 << 14
@@ -64,9 +65,9 @@ def standstill(run: Observed, verdict: Verdict) -> Verdict | None:
         return None
     beats = {node.node: _mtime(run.layout.node(attempt, node.node) / "heartbeat") for node in nodes}
     heard = [beat for beat in beats.values() if beat is not None]
-    now = max(heard, default=0.0)
-    if not heard or time.time() - now > SILENT:
-        now = time.time()
+    now, here = max(heard, default=0.0), time.time()
+    if not heard or here - now > SILENT:
+        now += age(run.layout, now, here)
     silent = [number for number, beat in beats.items() if beat is not None and now - beat > SILENT]
     if silent:
         return _silent(run, verdict, silent, now - min(beats[number] or now for number in silent))

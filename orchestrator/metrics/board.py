@@ -14,6 +14,7 @@ from orchestrator.metrics.tail import MetricsTail, Progress
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.observe import Observed
 from orchestrator.runs.records import read_heartbeat
+from orchestrator.runs.server_time import age
 from orchestrator.runs.state import NodeState
 
 SILENT = 90.0
@@ -99,8 +100,8 @@ class Board:
         nodes, ranks = list[NodeRow](), list[RankRow]()
         for node in run.state.nodes if attempt is not None else ():
             sample = newest(self._layout.node(attempt or 0, node.node) / NAME) or {}
-            beat = read_heartbeat(self._layout, attempt or 0, node.node)
-            row = _node(node, sample, beat, now, live=not run.state.state.ended)
+            silence, its_now = self._heard(attempt or 0, node, now)
+            row = _node(node, sample, silence, its_now, live=not run.state.state.ended)
             nodes.append(row)
             if node.ended is None and row.sampled is not None and row.sampled < STALE:
                 ranks += _ranks(row, sample, slow, behind)
@@ -108,22 +109,30 @@ class Board:
             run, now, progress, report, tuple(nodes), tuple(sorted(ranks, key=lambda row: row.rank))
         )
 
+    def _heard(self, attempt: int, node: NodeState, now: float) -> tuple[float | None, float]:
+        """Seconds since its last heartbeat, None where it has ended or left none; and what the
+        node's own clock says now, by which its samples have their times."""
+        beat = None if node.ended is not None else read_heartbeat(self._layout, attempt, node.node)
+        if beat is None:
+            return None, now
+        silence = max(0.0, age(self._layout, beat.written, now))
+        return silence, beat.t + silence
+
 
 def _node(
-    node: NodeState, sample: dict[str, Any], beat: float | None, now: float, *, live: bool
+    node: NodeState, sample: dict[str, Any], silence: float | None, now: float, *, live: bool
 ) -> NodeRow:
     t = number(sample, "t")
     sampled = None if t is None else max(0.0, now - t)
-    age = None if beat is None or node.ended is not None else max(0.0, now - beat)
     fresh = sample if sampled is not None and sampled < STALE and node.ended is None else {}
     cpu, memory = _object(fresh.get("cpu")), _object(fresh.get("memory"))
     notes = [node.reason] if node.reason and node.reason != "completed" else []
-    if live and age is not None and age > SILENT:
-        notes.append(f"silent for {age:.0f} s")
+    if live and silence is not None and silence > SILENT:
+        notes.append(f"silent for {silence:.0f} s")
     return NodeRow(
         node.node,
         node.host,
-        age,
+        silence,
         sampled,
         number(cpu, "used"),
         number(cpu, "cores"),

@@ -25,7 +25,8 @@ class Evidence(NamedTuple):
     job: JobInfo | None = None
     """What the scheduler says now; None where it was not asked."""
     heartbeat: float | None = None
-    """Newest one of the newest attempt, in epoch seconds; None where none was looked for."""
+    """Newest one of the newest attempt, in epoch seconds by this machine's clock; None where none
+    was looked for."""
 
 
 class Case:

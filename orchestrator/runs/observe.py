@@ -18,6 +18,7 @@ from orchestrator.runs.reading import Mark
 from orchestrator.runs.records import RunRecord, read_exit, read_heartbeat, read_record
 from orchestrator.runs.reduce import MAY_COME_BACK, judge, reduce
 from orchestrator.runs.row import RunRow
+from orchestrator.runs.server_time import age
 from orchestrator.runs.state import Failure, RunState
 from orchestrator.runs.submissions import current, record_now, submissions
 from orchestrator.runs.words import brief_blame
@@ -207,11 +208,14 @@ def _ask_about(name: str, runs: Sequence[Observed], troubles: list[str]) -> dict
 
 
 def _newest_heartbeat(run: Observed) -> float | None:
+    """In this machine's time, whatever its clock says."""
     attempt = run.state.attempt
     if attempt is None:
         return None
     beats = (read_heartbeat(run.layout, attempt, node.node) for node in run.state.nodes)
-    return max((beat for beat in beats if beat is not None), default=None)
+    newest = max((beat.written for beat in beats if beat is not None), default=None)
+    now = time.time()
+    return None if newest is None else now - age(run.layout, newest, now)
 
 
 def _note(layout: RunLayout, job: JobInfo, attempt: int | None) -> None:

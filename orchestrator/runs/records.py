@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.runs.layout import RunLayout
-from orchestrator.runs.reading import END_OF_TIME, LARGEST, NUMBER, read_bytes, read_tail
+from orchestrator.runs.reading import (
+    END_OF_TIME,
+    LARGEST,
+    NUMBER,
+    read_bytes,
+    read_regular,
+    read_tail,
+)
 from orchestrator.runs.words import printable
 
 VERSION = 1
@@ -63,6 +70,15 @@ class ExitRecord(NamedTuple):
         if self.exit_code is not None:
             return self.exit_code
         return -(self.signal or 0) or 1
+
+
+class Beat(NamedTuple):
+    """The newest sign of life of a node, in epoch seconds."""
+
+    t: float
+    """By the node's clock."""
+    written: float
+    """By the file server's, which stamped the same moment."""
 
 
 def read_record(layout: RunLayout) -> RunRecord | None:
@@ -139,10 +155,15 @@ def read_exit(layout: RunLayout, attempt: int, node: int, rank: int) -> ExitReco
     )
 
 
-def read_heartbeat(layout: RunLayout, attempt: int, node: int) -> float | None:
-    """When this node's agent was last heard of, in epoch seconds by its clock."""
-    data = _read_object(layout.node(attempt, node) / "heartbeat")
-    return None if data is None else _time(data, "t") or None
+def read_heartbeat(layout: RunLayout, attempt: int, node: int) -> Beat | None:
+    """When this node's agent was last heard of. The file is opened: an NFS client may remember for
+    a minute when it was written before."""
+    try:
+        found, text = read_regular(layout.node(attempt, node) / "heartbeat", _MAX_RECORD)
+    except OSError:
+        return None
+    t = _time(_parse_object(text) or {}, "t")
+    return Beat(t, found.st_mtime) if t else None
 
 
 def read_last_metrics(layout: RunLayout, attempt: int) -> dict[str, Any] | None:

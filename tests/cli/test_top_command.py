@@ -19,6 +19,7 @@ from support.made_samples import gpu, leave_heartbeat, leave_samples, sample
 from orchestrator.cli.main import main
 from orchestrator.cli.top_page import Room, top_lines
 from orchestrator.metrics.board import Board
+from orchestrator.runs import server_time
 from orchestrator.runs.observe import observe_one
 
 REPORT = {"steps": 800, "start_step": 0, "seconds": 3.0, "loss": 2.5, "samples_per_s": 53.0}
@@ -80,6 +81,22 @@ def test_json_has_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ]
     assert found["nodes"][0]["gpus"][1]["throttle"] == ["hw_thermal"]
     assert 9 < found["nodes"][0]["heartbeat"] < 60
+
+
+@pytest.mark.parametrize(("here", "there"), [(600, 0), (0, -600), (0, 600)])
+def test_clocks_that_are_wrong_hide_no_node_that_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: float, there: float
+) -> None:
+    """Seconds by which the clock of whoever looks is ahead, and the node's."""
+    run, now = live_run(tmp_path), time.time()
+    leave_heartbeat(run.layout, now - 10, ahead=there)
+    leave_samples(run.layout, [sample(now - 3 + there, [gpu(0)], [0])])
+    monkeypatch.setattr(server_time, "_seen", {})
+    monkeypatch.setattr(time, "time", lambda: now + here)
+    observed, _ = observe_one(run.layout)
+    (node,) = Board(run.layout, clock=time.time).look(observed).nodes
+    assert (len(node.gpus), node.notes) == (1, ())
+    assert node.heartbeat == pytest.approx(10, abs=30)
 
 
 def test_of_a_thousand_nodes_the_worst_are_shown_and_the_rest_is_summed_up(tmp_path: Path) -> None:

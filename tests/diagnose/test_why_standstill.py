@@ -13,6 +13,7 @@ from support.made_runs import MadeRun
 from orchestrator.diagnose import standstill
 from orchestrator.diagnose.verdict import Verdict
 from orchestrator.diagnose.why import why
+from orchestrator.runs import server_time
 from orchestrator.runs.observe import observe_one
 
 
@@ -136,6 +137,15 @@ def test_the_time_of_the_file_server_counts_and_not_this_machines(live: MadeRun)
         age(live.layout.node(0, node) / "heartbeat", 2995 - 2860)
     assert told(live).rule == "stands-still"
     age(live.layout.metrics(0), 2995 - 2860 + 20)
+    assert told(live).rule == ""
+
+
+def test_a_clock_here_that_is_ahead_silences_no_node(
+    live: MadeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = time.time
+    monkeypatch.setattr(server_time, "_seen", {})
+    monkeypatch.setattr(time, "time", lambda: right() + 600)
     assert told(live).rule == ""
 
 

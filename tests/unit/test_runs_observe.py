@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from support.made_runs import MadeRun
+from support.made_samples import leave_heartbeat
 
-from orchestrator.runs import events, observe
+from orchestrator.errors import Conflict
+from orchestrator.preparation import Choices
+from orchestrator.resumption import prepare_resumption
+from orchestrator.runs import events, observe, server_time
 from orchestrator.runs.observe import observe_one
-from orchestrator.runs.process import Process
+from orchestrator.runs.process import Process, this_process
 from orchestrator.runs.state import State
 from orchestrator.schedulers import registry
 from orchestrator.schedulers.base import JobInfo, JobState
@@ -113,3 +118,74 @@ def test_events_are_those_of_one_moment(run: MadeRun, monkeypatch: pytest.Monkey
     kinds = [event.type for event in events.read_events(run.layout)]
     assert written == ["a.jsonl"]
     assert kinds == ["node_ended", "supervisor_ended"]
+
+
+AHEAD = [-600, 600]
+"""Seconds by which the clock of whoever looks is wrong."""
+
+
+@pytest.fixture
+def skew(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    monkeypatch.setattr(server_time, "_seen", {})
+    right = time.time
+    return lambda by: monkeypatch.setattr(time, "time", lambda: right() + by)
+
+
+def away(root: Path, run_id: str = "away-aaaaaa", *, silent: float) -> MadeRun:
+    """A run on another machine, of which nobody here can see whether it lives."""
+    run = MadeRun(root, run_id).submitted()
+    elsewhere = vars(this_process()) | {"host": "elsewhere", "boot_id": "other"}
+    run.event(1, "supervisor_started", **elsewhere).started()
+    leave_heartbeat(run.layout, time.time() - silent)
+    return run
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+@pytest.mark.parametrize(("silent", "state"), [(10, State.RUNNING), (400, State.UNKNOWN)])
+def test_a_wrong_clock_here_takes_no_run_elsewhere_for_another_than_it_is(
+    tmp_path: Path, skew: Callable[[float], None], ahead: float, silent: float, state: State
+) -> None:
+    run = away(tmp_path, silent=silent)
+    left = sorted(run.layout.root.rglob("*"))
+    skew(ahead)
+    seen = observe_one(run.layout)[0].state
+    assert seen.state is state
+    assert (f"silent for {silent // 10}" in seen.reason) is (state is State.UNKNOWN)
+    assert sorted(run.layout.root.rglob("*")) == left
+
+
+def test_where_the_clock_is_ahead_no_run_is_resumed_beside_itself(
+    tmp_path: Path, skew: Callable[[float], None]
+) -> None:
+    run = away(tmp_path, silent=10)
+    skew(600)
+    with pytest.raises(Conflict, match="it is running"):
+        prepare_resumption(run.layout, Choices())
+
+
+def test_a_run_in_which_nothing_can_be_written_is_judged_by_the_clock_here(
+    tmp_path: Path, skew: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = away(tmp_path, silent=10)
+
+    def refuse(_: str) -> float:
+        raise PermissionError
+
+    monkeypatch.setattr(server_time, "_touched", refuse)
+    assert observe_one(run.layout)[0].state.state is State.RUNNING
+    skew(600)
+    assert observe_one(run.layout)[0].state.state is State.UNKNOWN
+
+
+def test_the_time_of_the_file_server_is_asked_once_for_all_runs_and_only_of_silent_ones(
+    tmp_path: Path, skew: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, touched = [], server_time._touched
+    monkeypatch.setattr(server_time, "_touched", lambda one: asked.append(one) or touched(one))
+    skew(0)
+    for number in range(5):
+        observe_one(away(tmp_path, f"live-aaaaa{number}", silent=10).layout)
+    assert not asked
+    for number in range(5):
+        observe_one(away(tmp_path, f"dead-aaaaa{number}", silent=400).layout)
+    assert len(asked) == 1
