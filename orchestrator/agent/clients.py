@@ -15,14 +15,24 @@ from orchestrator.agent.attempts import Event, read_events
 def cancelled(run_dir: Path) -> bool:
     """Whether the newest submission was cancelled, and nobody has taken that back."""
     told = _events(run_dir)
-    begun = max((_time(event) for event in _resumptions(told)), default=0.0)
+    newest = max(_resumptions(told), key=_number, default=None)
     standing = 0
     for event in sorted(told, key=_time):
-        if event.get("type") == "cancel" and _time(event) >= begun:
+        if event.get("type") == "cancel" and _is_of(newest, event):
             standing += 1
-        elif event.get("type") == "cancel_failed" and standing:
+        elif event.get("type") == "cancel_failed" and _is_of(newest, event) and standing:
             standing -= 1
     return standing > 0
+
+
+def _is_of(newest: Event | None, event: Event) -> bool:
+    """Whether it was said of this resumption or a later one, any of them where there is none. By
+    their numbers, since clocks need not agree; by time where an older ptx wrote no number."""
+    if newest is None:
+        return True
+    if "submission" in event:
+        return _number(event) >= _number(newest)
+    return _time(event) >= _time(newest)
 
 
 def first_attempt(run_dir: Path) -> int:
@@ -69,6 +79,11 @@ def _events(run_dir: Path) -> list[Event]:
     folder = run_dir / "events"
     paths = sorted([*folder.glob("client-*.jsonl"), *folder.glob("resume-*.jsonl")])
     return [event for path in paths for event in read_events(path)]
+
+
+def _number(event: Event) -> int:
+    number = event.get("submission")
+    return number if isinstance(number, int) else 0
 
 
 def _time(event: Event) -> float:

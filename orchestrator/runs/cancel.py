@@ -10,6 +10,7 @@ from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.observe import Observed, observe_one
 from orchestrator.runs.process import user_name
 from orchestrator.runs.state import State
+from orchestrator.runs.submissions import standing
 
 
 class Ended(Conflict):
@@ -36,15 +37,15 @@ def cancel_run(layout: RunLayout) -> bool:
             f"{layout.run_id} is being submitted at this moment and has no job yet.",
             hint=f"Type `ptx cancel {layout.run_id}` again in a few seconds.",
         )
-    events = ClientEvents(layout)
+    events, number = ClientEvents(layout), _number(run)
     try:
-        events.append("cancel", user=user_name())
+        events.append("cancel", user=user_name(), submission=number)
     except OSError as error:
         raise UserError(
             f"{layout.events} cannot be written: {error.strerror}.",
             hint="Only the run's owner, or its group where the spec shares it, can cancel it.",
         ) from error
-    _end_jobs(run, events)
+    _end_jobs(run, events, number)
     if not state.attempts or state.state is State.PENDING:
         with contextlib.suppress(UserError):  # what SLURM says of it now, it soon forgets
             observe_one(layout)
@@ -53,7 +54,13 @@ def cancel_run(layout: RunLayout) -> bool:
     return True
 
 
-def _end_jobs(run: Observed, events: ClientEvents) -> None:
+def _number(run: Observed) -> int:
+    """Of the submission that is cancelled, so that the next one is not, whatever clocks say."""
+    one = standing(run.events)
+    return one.number if one is not None else 0
+
+
+def _end_jobs(run: Observed, events: ClientEvents, number: int) -> None:
     """The run's job, and what has taken its place meanwhile: a supervisor that submits a job does
     so before it looks for a cancel, and this looks for jobs after the cancel is written."""
     from orchestrator.schedulers.registry import get
@@ -66,5 +73,6 @@ def _end_jobs(run: Observed, events: ClientEvents) -> None:
             run, _ = observe_one(run.layout, ask=False)
     except (UserError, KeyboardInterrupt) as error:
         # The run goes on: whatever ends it later was not this cancel.
-        events.append("cancel_failed", message=getattr(error, "message", "") or "interrupted")
+        why = getattr(error, "message", "") or "interrupted"
+        events.append("cancel_failed", message=why, submission=number)
         raise

@@ -13,6 +13,8 @@ from orchestrator.runs.events import Event
 from orchestrator.runs.records import RunRecord
 
 _OF_A_CLIENT = frozenset({"intent", "submitted", "submit_failed"})
+_NUMBERED = _OF_A_CLIENT | {"cancel", "cancel_failed"}
+"""These may name their submission: the clocks of those who type need not agree."""
 _BEGINS = frozenset({"job_started", "node_started"})
 
 
@@ -26,7 +28,7 @@ class Submission:
 
     def owns(self, event: Event) -> bool:
         """Whether the event tells of this submission, or of one after it."""
-        if event.type in _OF_A_CLIENT and "submission" in event.fields:
+        if event.type in _NUMBERED and "submission" in event.fields:
             return event.integer("submission") == self.number
         if not self.number:
             return True

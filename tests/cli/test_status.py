@@ -14,6 +14,7 @@ from support.made_runs import MadeRun
 from support.ptx import CHECKOUT, Ptx
 
 from orchestrator.cli.main import main
+from orchestrator.runs.events import read_events
 from orchestrator.runs.process import this_process
 
 
@@ -345,6 +346,22 @@ def test_a_cancel_that_could_not_be_done_does_not_make_a_cancelled_run(
     early = MadeRun(root, "soon-aaaaaa").event(1, "intent", **vars(this_process()))
     assert main(["cancel", "soon"]) == 5
     assert [path.name for path in early.layout.events.iterdir()] == ["made.jsonl"]
+
+
+def test_a_cancel_names_the_submission_that_it_is_of(root: Path) -> None:
+    elsewhere = {"host": "elsewhere", "boot_id": "b", "pid": 1, "start": 1}
+    run = MadeRun(root, "far-aaaaaa").submitted().event(1, "supervisor_started", **elsewhere)
+    assert main(["cancel", "far"]) == 2
+    run.event(90, "intent", submission=1, attempt=1, **elsewhere)
+    run.event(91, "submitted", submission=1, job_id="13")
+    assert main(["cancel", "far"]) == 2
+    said = [event for event in read_events(run.layout) if event.type.startswith("cancel")]
+    assert [(event.type, event.fields["submission"]) for event in said] == [
+        ("cancel", 0),
+        ("cancel_failed", 0),
+        ("cancel", 1),
+        ("cancel_failed", 1),
+    ]
 
 
 def test_a_typo_among_several_runs_cancels_none(

@@ -143,6 +143,21 @@ def test_a_cancel_stands_whatever_clocks_and_failed_resumptions_say(tmp_path: Pa
     assert not cancelled(tmp_path) and first_attempt(tmp_path) == 1
 
 
+@pytest.mark.parametrize("t", [5.0, 500.0])
+def test_a_cancel_is_of_the_submission_that_it_names_whatever_clocks_say(
+    tmp_path: Path, t: float
+) -> None:
+    client(tmp_path, "intent", "submitted", "intent 1", "submitted 1", t=100)
+    client(tmp_path, "cancel 0", t=t)
+    assert not cancelled(tmp_path)
+    client(tmp_path, "cancel 1", t=t)
+    assert cancelled(tmp_path)
+    client(tmp_path, "cancel_failed 0", t=t + 1)
+    assert cancelled(tmp_path)
+    client(tmp_path, "cancel_failed 1", t=t + 1)
+    assert not cancelled(tmp_path)
+
+
 @pytest.mark.parametrize("after", [("cancel_failed",), ("intent 1",)])
 def test_a_cancel_that_failed_or_was_of_an_earlier_submission_holds_nothing_up(
     site: Site, go: Go, tmp_path: Path, after: tuple[str, ...]

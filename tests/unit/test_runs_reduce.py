@@ -546,6 +546,17 @@ def test_a_cancel_of_the_submission_before_does_not_cancel_the_next() -> None:
     assert judge(events, alive=True).state is State.RUNNING
 
 
+@pytest.mark.parametrize("t", [15, 500])
+def test_a_cancel_is_of_the_submission_that_it_names_whatever_clocks_say(t: float) -> None:
+    events = [*failed_once(), *again(), event(101, "submitted", submission=1, job_id="13")]
+    before = [*events, event(t, "cancel", user="ann", submission=0)]
+    assert judge(before, job=JobState.CANCELLED).reason == "The job was cancelled outside ptx."
+    cancel = event(t, "cancel", user="ann", submission=1)
+    assert judge([*before, cancel], job=JobState.CANCELLED).reason == "Cancelled by ann."
+    taken_back = [*before, cancel, event(t + 1, "cancel_failed", submission=1)]
+    assert "outside" in judge(taken_back, job=JobState.CANCELLED).reason
+
+
 def test_a_job_that_continues_the_run_by_itself_belongs_to_the_newest_submission() -> None:
     events = [*failed_once(), *again(), event(101, "submitted", submission=1, job_id="13")]
     events += started(attempt=1, t=103) + over("time-limit", attempt=1, t=110, where="new-job")
