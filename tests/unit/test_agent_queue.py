@@ -249,6 +249,40 @@ def test_hosts_that_failed_twice_are_avoided_as_far_as_the_job_could_start_witho
     assert exclusion(past, Allocation({"SLURM_JOB_ID": "7"}), script) == avoided
 
 
+@pytest.mark.parametrize(
+    ("named", "avoided"),
+    [
+        ("r1", ["r1", "x9"]),
+        ('"r[1-3], x9"', ["r1", "x9"]),
+        ("x9", ["x9"]),
+        (None, ["x9"]),
+        ("/home/ann/hosts", ["r1", "x9"]),
+        ("r[a", ["x9"]),
+        ("r[a-b]", ["r1", "x9"]),
+    ],
+)
+def test_what_the_spec_excludes_stays_excluded_though_it_once_failed(
+    site: Site, named: str | None, avoided: list[str]
+) -> None:
+    """And a host that was left out for its failures comes back once they are forgotten."""
+    script = site.folder / "job.sbatch"
+    line = "" if named is None else f"#SBATCH --exclude={named}\n"
+    script.write_text(f"#!/bin/bash\n#SBATCH --nodes=1\n{line}\nset -e\n")
+    excludes(site, "r1,x9")
+    past = Past(failures={"r1": 1}, blamed=frozenset(["r1"]))
+    assert exclusion(past, Allocation({"SLURM_JOB_ID": "7"}), script) == avoided
+
+
+def test_a_host_that_the_spec_excludes_is_not_let_in_for_want_of_others(site: Site) -> None:
+    script = site.folder / "job.sbatch"
+    script.write_text("#!/bin/bash\n#SBATCH --exclude=r1\n")
+    excludes(site, "r1")
+    no = "echo 'allocation failure: Requested node configuration is not available' >&2; exit 1"
+    site.command("sbatch", f'[ "$*" = "--test-only --exclude=r1 {script}" ] || {{ {no}; }}')
+    past = fails_twice("r1", "r2")
+    assert exclusion(past, Allocation({"SLURM_JOB_ID": "7"}), script) == ["r1"]
+
+
 def test_where_slurm_does_not_say_whether_a_job_could_start_without_a_host_it_is_not_avoided(
     site: Site,
 ) -> None:
