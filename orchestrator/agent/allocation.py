@@ -22,6 +22,9 @@ _SILENCE = re.compile(
 _GONE = ("down", "fail", "drained", "unknown", "boot", "power")
 """Beginnings of sinfo's words for nodes that can start nothing now."""
 
+_SERVES = re.compile(r"(?:allocated|mixed|idle|completing)[-+]?")
+"""Those that start jobs, or will when theirs have ended: `-` is planned for one, `+` ends one."""
+
 
 class Answer(NamedTuple):
     code: int
@@ -102,14 +105,33 @@ class Allocation:
         """SLURM counts a restart in the moment in which it decides on it."""
         return int(facts.get("Restarts") or 0) > self.restarts
 
-    def could_start(self, script: str, exclude: Sequence[str]) -> bool | None:
-        """Whether SLURM would ever start a job made from this script that avoids these hosts: it
-        knows what else the job asks for, and which nodes are drained, reserved or gone. None where
-        it does not answer. Nothing is submitted."""
-        answer = self._sbatch("--test-only", f"--exclude={','.join(exclude)}", script)
+    def refusal(self, script: str, exclude: Sequence[str]) -> str | None:
+        """Empty where SLURM would start a job made from this script that avoids these hosts, else
+        what it said: it knows what else the job asks for, and which nodes are drained, reserved or
+        gone. None where it does not answer. Nothing is submitted."""
+        avoid = [f"--exclude={','.join(exclude)}"] if exclude else []
+        answer = self._sbatch("--test-only", *avoid, script)
         if answer.code == 0:
-            return True
-        return None if is_silence(answer.said) else False
+            return ""
+        said = " ".join(answer.said.split())
+        return None if is_silence(said) else said or f"sbatch ended with {answer.code}"
+
+    def alike(self) -> set[str]:
+        """All nodes in service of the job's partition that are built as the job's own. Empty where
+        it may have only some of them, or where SLURM does not answer."""
+        facts = self.facts()
+        if facts.get("ReqNodeList") != "(null)" or facts.get("Reservation", "(null)") != "(null)":
+            return set()
+        which = ["-h", "--all", "-N", f"--partition={facts.get('Partition', '')}"]
+        rows = ask(["sinfo", *which, "-o", "%N|%T|%c|%m|%G|%f"]).out.splitlines()
+        fields = [row.split("|") for row in rows if row.count("|") == 5]
+        nodes = {name: (state, built) for name, state, *built in fields}
+        kinds = [nodes[name][1] for name in self.nodes() if name in nodes]
+        return {
+            name
+            for name, (state, built) in nodes.items()
+            if built in kinds and _SERVES.fullmatch(state)
+        }
 
     def excluded(self) -> list[str] | None:
         """The hosts that the job avoids; None where SLURM does not say."""

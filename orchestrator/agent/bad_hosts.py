@@ -9,6 +9,7 @@ from pathlib import Path
 from orchestrator.agent.allocation import Allocation
 from orchestrator.agent.classes import Past, twice_failed
 from orchestrator.agent.hosts import expand
+from orchestrator.agent.stderr import tell
 
 _EXCLUDE = re.compile(r'^#SBATCH --exclude="?([^"\n]*)', re.MULTILINE)
 
@@ -22,9 +23,36 @@ def to_avoid(past: Past, allocation: Allocation, script: Path) -> list[str]:
     if own is None:
         return []
     bad = [host for host in bad if host not in own]
-    while bad and not (starts := allocation.could_start(str(script), [*own, *bad])):
-        bad = [] if starts is None else bad[1:]
-    return bad
+    refused = allocation.refusal(str(script), [*own, *bad]) if bad else ""
+    if refused:
+        anyway = allocation.refusal(str(script), own)
+        if anyway:
+            return _as_others_suffice(bad, own, allocation, anyway)
+        refused = refused if anyway == "" else None
+    while bad and refused:
+        bad = bad[1:]
+        refused = allocation.refusal(str(script), [*own, *bad]) if bad else ""
+    return [] if refused is None else bad
+
+
+def _as_others_suffice(
+    bad: list[str], own: Collection[str], allocation: Allocation, refused: str
+) -> list[str]:
+    """Where SLURM would take no such job whatever it avoids, as from a node that may submit none,
+    or from a person who has submitted as many as they may: its no tells nothing of these hosts. The
+    job itself is in the queue all the same, and can do without them where as many others as it has
+    nodes are there."""
+    avoid, others = bad, allocation.alike().difference(own)
+    wanted = max(1, len(allocation.nodes()))
+    while avoid and len(others.difference(avoid)) < wanted:
+        avoid = avoid[1:]
+    kept = f"it is kept away from {', '.join(avoid)}: other nodes of the same build are enough"
+    free = f"it may run on {', '.join(bad)} again: nobody knows of enough other nodes"
+    tell(
+        f"SLURM does not say where this job could start, since it takes none like it ({refused}); "
+        f"{kept if avoid else free}"
+    )
+    return avoid
 
 
 def exclusion(past: Past, allocation: Allocation, script: Path) -> list[str] | None:

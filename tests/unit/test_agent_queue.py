@@ -223,28 +223,29 @@ def fails_twice(*hosts: str) -> Past:
     return Past(failures=dict.fromkeys(hosts, 2), blamed=frozenset(hosts))
 
 
-def excludes(site: Site, named: str) -> None:
-    job = f"JobId=7 JobState=RUNNING Restarts=0 Requeue=1 ExcNodeList={named}"
+def excludes(site: Site, named: str, more: str = "ReqNodeList=(null)") -> None:
+    job = f"JobId=7 JobState=RUNNING Partition=lab Restarts=0 Requeue=1 {more} ExcNodeList={named}"
     site.command("scontrol", f'[ "$2" = job ] && echo "{job}" || echo "$3" | tr , "\\n"')
 
 
 @pytest.mark.parametrize(
     ("starts", "avoided"),
     [
-        ("x9,r1,r2", ["x9", "r1", "r2"]),
-        ("x9,r2", ["x9", "r2"]),
-        ("x9", ["x9"]),
-        ("nothing at all", ["x9"]),
+        (["x9,r1,r2", "x9,r2", "x9"], ["x9", "r1", "r2"]),
+        (["x9,r2", "x9"], ["x9", "r2"]),
+        (["x9"], ["x9"]),
+        (["nothing at all"], ["x9"]),
     ],
 )
 def test_hosts_that_failed_twice_are_avoided_as_far_as_the_job_could_start_without_them(
-    site: Site, starts: str, avoided: list[str]
+    site: Site, starts: list[str], avoided: list[str]
 ) -> None:
     """Whatever stands in the way: a reservation, a constraint, nodes that are drained."""
     script = site.folder / "job.sbatch"
     excludes(site, "x9")
     no = "echo 'allocation failure: Requested node configuration is not available' >&2; exit 1"
-    site.command("sbatch", f'[ "$*" = "--test-only --exclude={starts} {script}" ] || {{ {no}; }}')
+    yes = "|".join(f'"--test-only --exclude={hosts} {script}"' for hosts in starts)
+    site.command("sbatch", f'case "$*" in {yes}) ;; *) {no};; esac')
     past = fails_twice("r1", "r2")
     assert exclusion(past, Allocation({"SLURM_JOB_ID": "7"}), script) == avoided
 
@@ -294,3 +295,60 @@ def test_where_slurm_does_not_say_whether_a_job_could_start_without_a_host_it_is
     assert site.asked("sbatch") == 1, "a silent SLURM is not asked for each of them"
     site.falls_silent()
     assert exclusion(past, Allocation({"SLURM_JOB_ID": "7"}), script) is None, "what the spec says"
+
+
+UP = ("n2|allocated|8|100|gpu:8|new", "r1|idle|8|100|gpu:8|new", "r2|mixed|8|100|gpu:8|new")
+
+
+@pytest.mark.parametrize(
+    ("asks", "third", "avoided"),
+    [
+        ("ReqNodeList=(null)", "n3|idle|8|100|gpu:8|new", ["r1", "r2"]),
+        ("ReqNodeList=(null)", "n3|completing+|8|100|gpu:8|new", ["r1", "r2"]),
+        ("ReqNodeList=(null)", "n3|down*|8|100|gpu:8|new", ["r2"]),
+        ("ReqNodeList=(null)", "n3|draining|8|100|gpu:8|new", ["r2"]),
+        ("ReqNodeList=(null)", "n3|idle|8|100|gpu:4|new", ["r2"]),
+        ("ReqNodeList=(null)", "x9|idle|8|100|gpu:8|new", ["r2"]),
+        ("ReqNodeList=(null)", "sinfo: damaged", ["r2"]),
+        ("ReqNodeList=n[2-3],r[1-2]", "n3|idle|8|100|gpu:8|new", []),
+        ("ReqNodeList=(null) Reservation=ours", "n3|idle|8|100|gpu:8|new", []),
+    ],
+)
+def test_where_slurm_takes_no_job_at_all_hosts_that_failed_are_avoided_as_far_as_others_suffice(
+    site: Site, capfd: pytest.CaptureFixture[str], asks: str, third: str, avoided: list[str]
+) -> None:
+    """A person may have submitted as many jobs as they may, or a node may submit none."""
+    script = site.folder / "job.sbatch"
+    script.write_text("#SBATCH --exclude=x9\n")
+    excludes(site, "x9", asks)
+    site.command("sbatch", "echo 'sbatch: error: Access/permission denied' >&2; exit 1")
+    rows = "\n".join([*UP, third])
+    site.command("sinfo", f"echo '{rows}'")
+    allocation = Allocation({"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "r1,n2"})
+    assert exclusion(fails_twice("r1", "r2"), allocation, script) == ["x9", *avoided]
+    assert site.asked("sbatch") == 2, "a no that says nothing of hosts is not asked for again"
+    told = capfd.readouterr().err
+    assert "takes none like it (sbatch: error: Access/permission denied)" in told
+    kept = f"it is kept away from {', '.join(avoided)}: other" if avoided else "may run on r1, r2"
+    assert kept in told
+
+
+def test_where_slurm_takes_no_job_at_all_and_shows_no_nodes_no_host_is_avoided(site: Site) -> None:
+    script = site.folder / "job.sbatch"
+    script.write_text("")
+    excludes(site, "(null)")
+    site.command("sbatch", "echo 'Access/permission denied' >&2; exit 1")
+    site.command("sinfo", SILENT)
+    allocation = Allocation({"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "r1"})
+    assert exclusion(fails_twice("r1"), allocation, script) == []
+
+
+def test_where_the_second_question_is_not_answered_no_host_is_avoided(site: Site) -> None:
+    script = site.folder / "job.sbatch"
+    script.write_text("")
+    excludes(site, "(null)")
+    no = "echo 'Requested node configuration is not available' >&2; exit 1"
+    site.command("sbatch", f'case "$*" in *--exclude*) {no};; *) {SILENT};; esac')
+    allocation = Allocation({"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "r1"})
+    assert exclusion(fails_twice("r1", "r2"), allocation, script) == []
+    assert site.asked("sbatch") == 2
