@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import sys
 import time
 
 from orchestrator.agent.rank_log import RankLog
@@ -40,6 +42,15 @@ class Output:
             self._since = self._last
         self.tail = (self.tail + data[-_TAIL:])[-_TAIL:]
         return len(data)
+
+    def drain(self) -> None:
+        """Take what is in the pipe now: never waits for more, however long the log takes."""
+        from termios import FIONREAD  # only now: the rank was not made to wait for it
+
+        waiting = fcntl.ioctl(self.descriptor, FIONREAD, bytes(4))
+        left = int.from_bytes(waiting, sys.byteorder)
+        while left > 0:
+            left -= self.read()
 
     def flush(self) -> None:
         if self._stamper.pending:

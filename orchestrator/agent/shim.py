@@ -28,7 +28,8 @@ from orchestrator.agent.stamp import BLOCK, Clock, Stamper
 from orchestrator.agent.stderr import tell
 
 _DRAIN = 2.0
-"""Seconds that output may still come through pipes which a grandchild keeps open."""
+"""Seconds that output may still come through pipes which a grandchild keeps open. What the rank
+itself wrote is read however long that takes."""
 _POLL = 0.5
 _SMALL = 4096
 _BATCH = 0.001
@@ -77,6 +78,7 @@ class Shim:
             while not self._finished():
                 self._turn(wake)
             for output in list(self._outputs.values()):
+                output.drain()
                 self._drop(output)
             code = self._process.code
         self._record(code)
@@ -126,15 +128,22 @@ class Shim:
                 small |= size < _SMALL
                 if not size:
                     self._drop(output)
-            elif descriptor == wake:
-                os.read(wake, 512)
-                if self._process.reap():
-                    self._drain_until = time.monotonic() + _DRAIN
+        if wake in ready:  # last: who finds the pipes drained would wait at them
+            os.read(wake, 512)
+            if self._process.reap():
+                self._drain()
         self._flush_silent()
         self._watch(died=any(descriptor in self._guard.descriptors for descriptor in ready))
         self._tell_of_loss()
         if small:
             time.sleep(_BATCH)
+
+    def _drain(self) -> None:
+        """The last words of a rank that has ended may lie behind a megabyte, for which a slow file
+        server takes longer than a grandchild may hold the shim up."""
+        for output in self._outputs.values():
+            output.drain()
+        self._drain_until = time.monotonic() + _DRAIN
 
     def _timeout(self) -> float:
         """Milliseconds until something is due."""

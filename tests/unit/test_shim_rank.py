@@ -125,6 +125,63 @@ def test_output_of_a_grandchild_right_after_the_exit_is_kept(rank: Rank) -> None
     assert rank.texts() == ["o late"]
 
 
+STALLED = """
+import contextlib, os, sys
+from orchestrator.agent import rank_log, shim
+
+append, stalls = rank_log.RankLog._append, int(sys.argv[1])
+
+def stalled(log, parts):
+    # A file server that takes its time: until the rank, and then what it left behind, has ended.
+    global stalls
+    if parts and stalls:
+        stalls -= 1
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+    return append(log, parts)
+
+rank_log.RankLog._append = stalled
+shim._DRAIN = 0.0
+sys.exit(shim.run_shim(sys.argv[2:]))
+"""
+
+
+def stalled(rank: Rank, stalls: int, *argv: str) -> int:
+    """One whose log stalls, and which waits no moment for more than was written."""
+    command = [sys.executable, "-S", "-c", STALLED, str(stalls), *argv]
+    env = rank.env | {"PYTHONPATH": str(rank.archive)}
+    return subprocess.run(command, env=env, timeout=60).returncode
+
+
+def test_what_a_rank_wrote_before_its_end_is_kept_however_slow_the_log(rank: Rank) -> None:
+    code = (
+        "import sys\n"
+        "for i in range(5000): sys.stderr.write('W' * 99 + '\\n')\n"
+        "raise ValueError('the reason of it all')"
+    )
+    assert stalled(rank, 1, sys.executable, "-c", code) == 1
+    texts = rank.texts()
+    assert texts.count("e " + "W" * 99) == 5000
+    assert texts[-1] == "e ValueError: the reason of it all"
+    record = rank.record
+    assert record["exception"] == {"type": "ValueError", "message": "the reason of it all"}
+    assert record["last_lines"][-1] == "ValueError: the reason of it all"
+    assert (record["log_bytes"], record["lost_bytes"]) == (len(rank.log), 0)
+
+
+def test_what_a_grandchild_wrote_while_the_log_was_slow_is_kept(rank: Rank) -> None:
+    script = "seq 60000; (sleep 0.2; seq 60000; echo late) &"
+    assert stalled(rank, 3, "sh", "-c", script) == 0
+    assert rank.texts()[-1] == "o late"
+
+
+def test_a_silent_grandchild_does_not_keep_a_shim_that_has_read_all(rank: Rank) -> None:
+    assert stalled(rank, 1, "sh", "-c", "seq 30000; sleep 3600 & echo $!") == 0
+    pid = int(rank.texts()[-1][2:])
+    assert is_alive(pid)
+    os.kill(pid, signal.SIGKILL)
+
+
 def test_sigterm_reaches_the_rank_though_the_agent_blocked_it_and_sigusr2_does_not(
     rank: Rank,
 ) -> None:
