@@ -34,10 +34,11 @@ class Chain:
         if part > self.part and part not in (self._later or ()):
             self._later = sorted([*(self._later or ()), part])
 
-    def look_for_next(self) -> None:
+    def look_for_next(self) -> bool:
         """At the end of a part: has the log gone on in the next one?"""
         if self.rotates and part_path(self.first, self.part + 1).exists():
             self.announce(self.part + 1)
+        return bool(self._later)
 
     def has_next(self) -> bool:
         if self._later is None:

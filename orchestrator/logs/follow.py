@@ -31,7 +31,7 @@ BAR = 5.0
 
 REST = 30.0
 """Seconds after the first log of a newer attempt for which those of older ones are looked at; then
-at the end once more. A run that is often requeued has many."""
+to their ends once more, and at the run's end. A run that is often requeued has many."""
 
 _MOST = 256 * 1024
 _stamp = itemgetter(0)
@@ -62,8 +62,6 @@ class Follower:
         self._begun = False
         self._busy = self._grew = False
         self._newest, self._newest_since = -1, 0.0
-        self._resting: list[_Tail] = []
-        """Of attempts that are over."""
         self._gone: dict[int, bool] = {}
         """Sources that vanished, and whether that was told."""
 
@@ -86,7 +84,7 @@ class Follower:
             self._busy = self._grew = False
             self._let_rest(now)
             self._patrol.turn(everywhere=over)
-            for tail in self._resting if over else ():
+            for tail in self._patrol.retired if over else ():
                 self._look_at(tail, now)
             if over and not self._grew:
                 yield self._rest()
@@ -120,7 +118,7 @@ class Follower:
     def _let_rest(self, now: float) -> None:
         if now > self._newest_since + REST:
             self._newest_since = math.inf  # once for each newest attempt
-            self._resting += self._patrol.drop(lambda tail: tail.attempt < self._newest)
+            self._patrol.retire(lambda tail: tail.attempt < self._newest)
             self._arrivals.rest(self._newest)
 
     def _look_at(self, tail: _Tail, now: float) -> bool:
@@ -168,10 +166,9 @@ class _Tail:
         """New entries, and whether there is more at once."""
         before = self.reader.part, self.reader.offset
         entries = self.reader.read(_MOST)
-        if entries is None:
-            self.reader.look_for_next()
+        goes_on = entries is None and self.reader.look_for_next()
         place = self.reader.part, self.reader.offset
-        self.grew = place != before
+        self.grew = goes_on or place != before
         more = self.grew and (place[0] != before[0] or place[1] - before[1] > _MOST // 2)
         return entries or self._state(now), more
 

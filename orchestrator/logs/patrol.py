@@ -27,19 +27,19 @@ class Patrol(Generic[T]):
         self._look = look
         self._resting: deque[T] = deque()
         self._hot: dict[int, tuple[T, float]] = {}
+        self._retiring: set[int] = set()
         self._last = time.monotonic()
+        self.retired: list[T] = []
+        """Those that are looked at no more."""
 
     def add(self, file: T) -> None:
         self._hot[id(file)] = file, self._last
 
-    def drop(self, which: Callable[[T], bool]) -> list[T]:
-        """Those that are looked at no more."""
-        hot = {key: file for key, (file, _) in self._hot.items() if which(file)}
-        for key in hot:
-            del self._hot[key]
-        dropped = [file for file in self._resting if which(file)]
-        self._resting = deque(file for file in self._resting if not which(file))
-        return [*hot.values(), *dropped]
+    def retire(self, which: Callable[[T], bool]) -> None:
+        """Each of those is looked at once more, to its end, and then no more: since its last look
+        it may have grown, and where looks are slow that was long ago."""
+        files = (*(file for file, _ in self._hot.values()), *self._resting)
+        self._retiring |= {id(file) for file in files if which(file)}
 
     def turn(self, *, everywhere: bool = False) -> None:
         """One round of looks; at all of them where asked."""
@@ -47,6 +47,8 @@ class Patrol(Generic[T]):
         for key, (file, grown) in list(self._hot.items()):
             if self._look(file, begun):
                 self._hot[key] = file, begun
+            elif self._retires(file):
+                del self._hot[key]
             elif begun - grown > HOT:
                 del self._hot[key]
                 self._resting.append(file)
@@ -56,7 +58,15 @@ class Patrol(Generic[T]):
             file = self._resting.popleft()
             if self._look(file, begun):
                 self._hot[id(file)] = file, begun
-            else:
+            elif not self._retires(file):
                 self._resting.append(file)
             if not everywhere and time.monotonic() > budget:
                 return
+
+    def _retires(self, file: T) -> bool:
+        """Of one that was found to grow no more."""
+        if id(file) not in self._retiring:
+            return False
+        self._retiring.remove(id(file))
+        self.retired.append(file)
+        return True

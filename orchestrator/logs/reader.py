@@ -109,9 +109,9 @@ class LogReader:
         """There is such a part."""
         self._chain.announce(part)
 
-    def look_for_next(self) -> None:
+    def look_for_next(self) -> bool:
         """At its end: has the log gone on in its next part?"""
-        self._chain.look_for_next()
+        return self._chain.look_for_next()
 
     @property
     def is_plain(self) -> bool:

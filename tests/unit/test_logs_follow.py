@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from orchestrator.logs.follow import Follower
 from orchestrator.logs.line import TEXT, Entry, stamp_of
 from orchestrator.logs.pace import SOONEST, Pace
 from orchestrator.logs.select import Selection
+from orchestrator.logs.stored import Stored
 from orchestrator.runs.layout import RunLayout
 
 WRITER = """
@@ -228,6 +230,40 @@ def test_logs_of_attempts_that_are_over_rest_and_are_read_to_their_ends_all_the_
     assert words(got) == ["old", "new", "late", "later rank"]
 
 
+def test_the_errors_of_a_failed_attempt_are_shown_before_its_logs_rest_however_slow_looks_are(
+    layout: RunLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round over all logs takes much longer than they are followed after the next attempt's
+    beginning."""
+    monkeypatch.setattr(module, "REST", 0.1)
+    monkeypatch.setattr(patrol, "HOT", 0.0)
+    pread = Stored._pread
+
+    def slow(file: Stored, size: int, offset: int) -> bytes | None:
+        time.sleep(0.005)
+        return pread(file, size, offset)
+
+    for rank in range(20):
+        append(layout, rank, line(f"hello {rank}"))
+    run, got = Run(), []
+    follower = Follower(layout, Selection())
+    for batch in follower.history():
+        got += batch
+    monkeypatch.setattr(Stored, "_pread", slow)
+    for number, batch in enumerate(follower.follow(run.end)):
+        got += batch
+        if number == 3:
+            for rank in range(20):
+                append(layout, rank, "".join(line(f"error {rank}", "e") for _ in range(9)))
+            append(layout, 0, line("attempt 1"), attempt=1)
+        run.over = len(got) == 20 + 9 * 20 + 1  # not before all was seen
+    assert Counter(words(got)) == {"attempt 1": 1} | {
+        f"{word} {rank}": count
+        for word, count in (("hello", 1), ("error", 9))
+        for rank in range(20)
+    }
+
+
 def test_looks_become_rare_where_nothing_changes() -> None:
     pace = Pace(2.0, changed=0.0)
     pace.looked(1.0, changed=True)
@@ -273,6 +309,31 @@ def test_resting_files_take_a_small_share_of_the_time_and_all_get_their_turn(
     resting = [number for number in files.looks if number != 7]
     assert len(resting) * 0.001 < 2 * patrol.SHARE * 30
     assert files.looks.count(7) > 20 / 0.11  # at each turn, once it was seen to grow
+
+
+def test_a_file_is_looked_at_to_its_end_before_it_retires_and_then_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = Files(monkeypatch)
+    round_ = patrol.Patrol(files.look)
+    for number in range(300):
+        round_.add([number])
+    while files.now < 2 * patrol.HOT:
+        round_.turn()
+        files.now += 0.1
+    files.looks.clear()
+    files.growing = {7}
+    round_.retire(lambda file: file[0] < 200)
+    begun = files.now
+    while files.now < begun + 30:
+        round_.turn()
+        files.now += 0.1
+    retired = set(range(200)) - {7}
+    assert all(files.looks.count(number) == 1 for number in retired)
+    assert {file[0] for file in round_.retired} == retired
+    files.growing = set()
+    round_.turn()
+    assert round_.retired[-1] == [7]
 
 
 def test_the_parts_of_a_log_that_rotates_while_it_is_followed_come_one_after_another(
