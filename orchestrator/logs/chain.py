@@ -16,6 +16,8 @@ class Chain:
         self.part = part
         self.file = Stored(part_path(first, part))
         self._later: list[int] | None = None
+        self._end: int | None = None
+        """Size of the present part, where it was seen after another had begun."""
         self._told_damage = False
 
     @property
@@ -40,25 +42,38 @@ class Chain:
             self.announce(self.part + 1)
         return bool(self._later)
 
+    def pread(self, size: int, offset: int) -> bytes:
+        """Of the present part; b"" at its end, and where it is gone. Raises UserError."""
+        is_over = bool(self._later)  # asked first: one that another follows grows no more
+        data = self.file.pread(size, offset)
+        if is_over and data is not None and len(data) < size:
+            self._end = offset + len(data)
+        return data or b""
+
     def has_next(self) -> bool:
-        if self._later is None:
+        # Where one is slow to read, the cap may have taken all that were known.
+        outrun = self.part > 0 and not self._later and self.file.is_gone
+        if self._later is None or outrun:
             self._later = _later_parts(self.first, self.part)
         return bool(self._later)
 
-    def turn(self) -> str | None:
-        """To the next part that the cap has left there, or the newest; which ones are missing
-        between."""
+    def turn(self, offset: int) -> str | None:
+        """To the next part that the cap has left there, or the newest, from `offset` of the present
+        one; what is missing between."""
         before, later = self.part, self._later or []
+        lost = self.file.is_gone and self._end != offset
         while True:
             self.part = later.pop(0)
             self.file = Stored(part_path(self.first, self.part))
             if not later or self.file.size() is not None:
                 break
-        self._told_damage = False
-        if self.part == before + 1:
+        self._told_damage, self._end = False, None
+        first, last = before if lost else before + 1, self.part - 1
+        if first > last:
             return None
-        gap = f"{before + 1} to {self.part - 1}" if self.part > before + 2 else f"{before + 1}"
-        return f"part {gap} of this log was dropped (logging.max)"
+        gap = f"{first} to {last}" if first < last else f"{first}"
+        where = " from here on" if lost and offset else ""
+        return f"part {gap} of this log was dropped{where} (logging.max)"
 
     def damage(self) -> str | None:
         """Of the present part, once it was met; told once."""

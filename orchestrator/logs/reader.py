@@ -142,7 +142,7 @@ class LogReader:
     def torn_before(self, stamp: str) -> bool:
         """Whether a last line without its newline, if there is one, is shown with an earlier
         time."""
-        data = self._chain.file.pread(TEXT, self.offset) or b""
+        data = self._chain.pread(TEXT, self.offset)
         return max(self.stamp, self._time(data)) < stamp
 
     def _time(self, line: bytes) -> str:
@@ -163,20 +163,20 @@ class LogReader:
         if (more := self._block(BLOCK)) and more.endswith(b"\n"):
             return entries
         entries += self._rest()
-        missing = self._chain.turn()
+        missing = self._chain.turn(self.offset)
         self.offset = 0
         return [*entries, self._pieces.notice(missing)] if missing else entries
 
     def _rest(self) -> list[Entry]:
         """A last line torn in writing."""
-        data = self._chain.file.pread(LONGEST, self.offset) or b""
+        data = self._chain.pread(LONGEST, self.offset)
         self.offset += len(data)
         return self._pieces.feed(_torn(data))
 
     def _block(self, size: int) -> bytes:
         """Bytes up to a newline; a line beyond LONGEST is cut."""
         while True:
-            data = self._chain.file.pread(size, self.offset) or b""
+            data = self._chain.pread(size, self.offset)
             end = data.rfind(b"\n") + 1
             if end:
                 return data[:end]

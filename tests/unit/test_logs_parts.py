@@ -83,6 +83,95 @@ def test_the_cap_keeps_the_first_part_and_the_newest_ones_and_says_what_went(nod
     assert shown[:at] == lines[:at] and shown[at + 1 :] == lines[-len(shown) + at + 1 :]
 
 
+def until_part(reader: LogReader, part: int, size: int) -> list[str]:
+    """Read until it stands within that part."""
+    lines: list[str] = []
+    while (reader.part, bool(reader.offset)) != (part, True):
+        lines += [entry[2] for entry in reader.read(size) or ()]
+    return lines
+
+
+def rest_of(reader: LogReader) -> list[str]:
+    lines: list[str] = []
+    while (more := reader.read()) is not None:
+        lines += [entry[2] for entry in more]
+    return lines
+
+
+def test_a_part_that_the_cap_takes_while_it_is_read_is_told_from_there_on(node: Path) -> None:
+    lines = write(node, 900, Limits(part=4000))
+    there = parts(node, 0)
+    reader = LogReader(there[0], 0)
+    got = until_part(reader, 1, 1000)
+    there[1].unlink()
+    missing, *later = rest_of(reader)
+    assert missing[TEXT:] == "ptx: part 1 of this log was dropped from here on (logging.max)"
+    assert got == lines[: len(got)] and later == lines[-len(later) :]
+    assert later[0] == there[2].read_text().splitlines()[0]
+
+    reader = LogReader(there[0], 0)
+    got = until_part(reader, 2, 1000)
+    for path in there[2:-2]:
+        path.unlink()
+    missing, *later = rest_of(reader)
+    last = number_of(there[-3])
+    assert missing[TEXT:] == (
+        f"ptx: part 2 to {last} of this log was dropped from here on (logging.max)"
+    )
+    assert later[0] == there[-2].read_text().splitlines()[0] and later[-1] == lines[-1]
+
+
+def test_a_part_that_was_read_whole_is_not_told_to_be_dropped(node: Path) -> None:
+    lines = write(node, 900, Limits(part=4000))
+    there = parts(node, 0)
+    reader = LogReader(there[0], 0)
+    got = until_part(reader, 1, 9000)
+    there[1].unlink()
+    assert got + rest_of(reader) == lines
+
+
+def test_a_reader_whom_the_cap_has_outrun_goes_on_with_what_is_there(node: Path) -> None:
+    write(node, 300, Limits(part=4000))
+    old = parts(node, 0)
+    reader = LogReader(old[0], 0)
+    until_part(reader, number_of(old[-1]), 1000)
+    lines = write(node, 900, Limits(part=4000))
+    for path in old[1:]:
+        path.unlink()
+    missing, *later = rest_of(reader)
+    assert "was dropped from here on" in missing
+    texts = [line[TEXT:] for line in lines]
+    assert [line[TEXT:] for line in later] == texts[-len(later) :]
+    assert later[0][TEXT:] == parts(node, 0)[1].read_text().splitlines()[0][TEXT:]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_a_slow_reader_misses_is_told_where_it_is_missing(node: Path, seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 - test data
+    log = RankLog(str(node / "rank-00000.log"), 0o600, Limits(part=2000, most=8000))
+    reader, shown = LogReader(node / "rank-00000.log", 0), []
+    for number in range(6000):
+        log.write([f"{stamp_of(START + number)} o {number}\n".encode()])
+        if chance.random() < 0.02:
+            for path in parts(node, 0):
+                reader.announce(number_of(path))
+            for _ in range(chance.randrange(4)):
+                shown += reader.read(chance.choice((300, 1000, 5000))) or []
+    log.close()
+    for path in parts(node, 0):
+        reader.announce(number_of(path))
+    texts = [entry[2][TEXT:] for entry in shown] + [line[TEXT:] for line in rest_of(reader)]
+    assert log.dropped_bytes > 0 and texts[0] == "0" and texts[-1] == "5999"
+    told = False
+    last = -1
+    for text in texts:
+        if text.startswith("ptx: "):
+            told = True
+            continue
+        assert told or int(text) == last + 1
+        last, told = int(text), False
+
+
 def test_a_shim_that_starts_again_goes_on_in_the_newest_part(node: Path) -> None:
     first = write(node, 300, Limits(part=4000))
     newest = parts(node, 0)[-1]
