@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from orchestrator.cli.output import emit_bytes
+from orchestrator.cli.output import emit_bytes, note
 from orchestrator.errors import NotFound, UserError
 from orchestrator.logs.discovery import attempts, node_folders
 from orchestrator.logs.raw import RawLog
@@ -42,10 +42,22 @@ def show_raw(layout: RunLayout, selection: Selection, *, follow: bool) -> int:
 
 def _show(log: RankLog) -> int:
     raw = RawLog(log.path, log.rank)
-    for data in raw.read():
-        emit_bytes(data)
+    _emit(raw)
     emit_bytes(raw.finish())
     return 0
+
+
+def _emit(raw: RawLog) -> None:
+    """What there is by now; what is missing of it on stderr."""
+    for data in raw.read():
+        _tell(raw)
+        emit_bytes(data)
+    _tell(raw)
+
+
+def _tell(raw: RawLog) -> None:
+    for text in raw.missing():
+        note(text)
 
 
 def _follow(layout: RunLayout, selection: Selection, log: RankLog) -> int:
@@ -60,8 +72,7 @@ def _follow(layout: RunLayout, selection: Selection, log: RankLog) -> int:
         later = None
         if end is not None or time.monotonic() - looked >= _PATROL:
             later, looked = _later(layout, selection, log), time.monotonic()
-        for data in raw.read():
-            emit_bytes(data)
+        _emit(raw)
         if later is not None:
             emit_bytes(raw.finish())
             log, raw = later, RawLog(later.path, later.rank)

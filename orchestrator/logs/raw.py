@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.logs.chain import part_path
+from orchestrator.logs.chain import Chain
 from orchestrator.logs.discovery import number_of, parts
 from orchestrator.logs.line import MARK, TEXT
-from orchestrator.logs.stored import Stored
 
 _BLOCK = 1 << 20
 _CAPITALS = frozenset(b"OE")
@@ -21,15 +20,15 @@ class RawLog:
     def __init__(self, first: Path, rank: int) -> None:
         self._first = first
         self._rank = rank
-        self._part = 0
         self._offset = 0
-        self._file = Stored(first)
+        self._chain = Chain(first, 0)
+        self._missing: list[str] = []
         self._within = False
 
     def read(self) -> Iterator[bytes]:
         """What there is up to the present end. Raises UserError for what cannot be read."""
         while True:
-            data = self._file.pread(_BLOCK, self._offset) or b""
+            data = self._chain.pread(_BLOCK, self._offset)
             end = data.rfind(b"\n") + 1
             if end == 0 and len(data) == _BLOCK:
                 end = _BLOCK  # a line of megabytes goes on in the next block
@@ -41,18 +40,27 @@ class RawLog:
 
     def finish(self) -> bytes:
         """A last line that was torn in writing."""
-        return self._bare(self._file.pread(_BLOCK, self._offset) or b"")
+        return self._bare(self._chain.pread(_BLOCK, self._offset))
+
+    def missing(self) -> list[str]:
+        """What of the log could not be read; told once."""
+        told, self._missing = self._missing, []
+        return told
 
     def _turn(self) -> bool:
         """To the next part, where there is one and this one is read."""
-        there = map(number_of, parts(self._first.parent, self._rank))
-        numbers = [number for number in there if number > self._part]
-        if not numbers:
+        for path in parts(self._first.parent, self._rank):
+            self._chain.announce(number_of(path))
+        has_next = self._chain.has_next()
+        if damage := self._chain.damage():
+            self._missing.append(damage)
+        if not has_next:
             return False
-        if b"\n" in (self._file.pread(_BLOCK, self._offset) or b""):
+        if b"\n" in self._chain.pread(_BLOCK, self._offset):
             return True
-        self._part, self._offset = numbers[0], 0
-        self._file = Stored(part_path(self._first, self._part))
+        if gap := self._chain.turn(self._offset):
+            self._missing.append(gap)
+        self._offset, self._within = 0, False
         return True
 
     def _bare(self, data: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -219,6 +220,27 @@ def test_raw_is_every_byte_of_one_rank_and_never_for_a_terminal(run: FakeRun) ->
         assert (done.returncode, done.stdout) == (0, b"\r10%\r20%\xff\x1b[2J\n"), done.stderr
     terminal = Terminal(ptx("logs", run.layout.root, "--rank", "1", "--raw"))
     assert terminal.end() == 2 and "a terminal would obey it" in terminal.shown
+
+
+@pytest.mark.parametrize("follow", [[], ["--follow"]])
+def test_raw_tells_what_is_missing_of_a_log_as_the_merge_does(
+    run: FakeRun, follow: list[str]
+) -> None:
+    node = run.layout.node(0, 0)
+    rows = [f"{stamp_of(run.began + i)} o line {i}\n" for i in range(6)]
+    for path, number in (("rank-00001.log", 0), ("rank-00001.0003.log", 3)):
+        (node / path).write_text("".join(rows[number : number + 2]))
+    members = gzip.compress(rows[5].encode()) + b"no gzip at all"
+    (node / "rank-00001.0004.log.gz").write_bytes(members)
+    raw = run_ptx("logs", run.layout.root, "--rank", "1", "--raw", *follow)
+    merged = run_ptx("logs", run.layout.root, "--rank", "1", *follow)
+    told = [
+        "part 1 to 2 of this log was dropped (logging.max)",
+        "rank-00001.0004.log.gz is damaged from here on",
+    ]
+    assert [text for text in told if text in merged.stdout] == told
+    assert raw.stdout.splitlines() == [f"line {i}" for i in (0, 1, 3, 4, 5)]
+    assert (raw.returncode, raw.stderr.splitlines()) == (merged.returncode, told)
 
 
 def test_raw_is_followed_into_the_next_attempt_unless_one_is_named(tmp_path: Path) -> None:
