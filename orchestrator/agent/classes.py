@@ -9,6 +9,7 @@ import signal
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from orchestrator.agent.echo import is_echo
 from orchestrator.agent.progress import is_progress
 
 Ended = Mapping[str, Any]
@@ -24,7 +25,9 @@ _MEMORY = re.compile(r"OutOfMemoryError|\bout of memory\b|\bMemoryError\b|oom[-_
 _BROKEN = re.compile(r"^(?:\w+\.)*(?:ImportError|ModuleNotFoundError|SyntaxError|IndentationError)")
 """What no second start mends."""
 _DEVICE = re.compile(
-    r"CUDA error|CUDNN_STATUS|NCCL|\bECC\b|uncorrectable|device-side|\bXid\b", re.I
+    r"CUDA error|CUDNN_STATUS|ncclUnhandledCudaError|ncclSystemError|unhandled system error"
+    r"|\bNET/IB\b|\bibv_\w+|\bECC\b|uncorrectable|device-side|\bXid\b",
+    re.I,
 )
 _USAGE = 2
 NOT_AGAIN = "; not started again: "
@@ -156,9 +159,10 @@ def _classify(evidence: Evidence) -> tuple[str, str, list[str]]:
         return "launch-error", "srun started no agent; see scheduler.log", []
     hung = [rank for rank, reason in reasons.items() if reason == "hang"]
     failures = _failures(evidence)
-    # A node that heard of the notice too late saw its ranks lose those that were ended for it.
+    # A node that heard of the notice too late saw its ranks lose those that were ended for it; by
+    # a clock that is behind they did so before.
     noticed = math.inf if evidence.hung is None else evidence.hung
-    before = (rank for t, rank, _ in failures if t <= noticed)
+    before = (rank for t, rank, one in failures if t <= noticed and not _is_echo(one))
     if hung and not any(reasons[rank] == "rank-failed" for rank in before):
         return "hang", str(ended[hung[0]].get("message") or "no step for too long"), []
     broken = [rank for rank, reason in sorted(reasons.items()) if reason in _LAUNCH]
@@ -166,7 +170,7 @@ def _classify(evidence: Evidence) -> tuple[str, str, list[str]]:
         _, rank, failure = failures[0]
         message = str(failure.get("message"))
         name = "out-of-memory" if _MEMORY.search(message) else "failed"
-        return name, message, [hosts[rank]] if _is_the_machines(failure) else []
+        return name, message, [hosts[rank]] if _is_the_machines(failures) else []
     if broken:
         rank = broken[0]
         message = str(ended[rank].get("message") or f"{reasons[rank]} on {hosts[rank]}")
@@ -192,7 +196,8 @@ def _silent(evidence: Evidence) -> list[str]:
 
 
 def _failures(evidence: Evidence) -> list[tuple[float, int, Mapping[str, Any]]]:
-    """(time, node rank, first failure) of every node that names one, earliest first.
+    """(time, node rank, first failure) of every node that names one, the likeliest to have begun
+    it first: echoes come last, since the clocks of two nodes may be seconds apart.
 
     After a warning a rank that did as it was told has not failed, though the warning may have
     reached its own agent too late: the ranks of other nodes have told it.
@@ -204,7 +209,7 @@ def _failures(evidence: Evidence) -> list[tuple[float, int, Mapping[str, Any]]]:
             continue
         if not (evidence.warned and failure.get("code") in _OBEYED):
             found.append((float(failure.get("t") or 0), rank, failure))
-    found.sort(key=lambda one: one[:2])
+    found.sort(key=lambda one: (_hearsay(one[2]), *one[:2]))
     # Whoever is killed outright is missed by others at once, and which of them is noticed first is
     # chance; nothing of ours kills so early.
     killed = [
@@ -219,10 +224,28 @@ def _first_failure(evidence: Evidence) -> Mapping[str, Any]:
     return next((failure for _, _, failure in _failures(evidence)), {})
 
 
-def _is_the_machines(failure: Mapping[str, Any]) -> bool:
-    """A signal nobody of ours sent, or a device's own words."""
-    number = failure.get("signal")
-    return isinstance(number, int) or bool(_DEVICE.search(str(failure.get("message"))))
+def _hearsay(failure: Mapping[str, Any]) -> int:
+    """By how much less it may be the beginning: torch's watchdog aborts ranks that waited in vain,
+    and those whose device failed."""
+    if failure.get("signal") == signal.SIGABRT:
+        return 1
+    return 2 * _is_echo(failure)
+
+
+def _is_echo(failure: Mapping[str, Any]) -> bool:
+    return failure.get("signal") is None and is_echo(str(failure.get("message")))
+
+
+def _is_the_machines(failures: Sequence[tuple[float, int, Mapping[str, Any]]]) -> bool:
+    """Whether the first of them is a signal nobody of ours sent, or a device's own words. Where
+    ranks of several nodes were aborted they waited for each other."""
+    first = failures[0][2]
+    number = first.get("signal")
+    if number == signal.SIGABRT:
+        aborted = [failure for _, _, failure in failures if failure.get("signal") == number]
+        return len(aborted) == 1
+    words = str(first.get("message"))
+    return isinstance(number, int) or bool(_DEVICE.search(words) and not is_echo(words))
 
 
 def _counts(name: str, message: str, evidence: Evidence, past: Past) -> bool:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.agent.echo import is_echo
 from orchestrator.diagnose.match import Ending, ending_of, explain
 from orchestrator.diagnose.rules import KNOWN, Example, Rule, all_rules, known, read_rules
+from orchestrator.diagnose.tail import Tail
 from orchestrator.diagnose.waiting import REASONS
 from orchestrator.errors import UserError
 
@@ -51,6 +53,20 @@ def test_each_rule_has_an_id_of_its_own_and_an_example_that_needs_it() -> None:
         for example in rule.examples:
             match = explain(others, ending_of(example))
             assert match is None or match.rule.id != rule.id
+
+
+def test_the_agent_takes_the_same_exceptions_for_echoes_as_the_rules_do() -> None:
+    """It blames hosts before anybody asks why, and cannot read the rules where it runs."""
+    texts = [example.text for _, example in PAIRS] + [log.read_text() for log in LOGS]
+    echoes = 0
+    for text in texts:
+        lines = tuple(text.split("\n"))
+        index = Tail(Path(), lines).last_exception()
+        said = "" if index is None else "\n".join(lines[index:])
+        match = explain(known(), Ending(exit_code=1, exception=said))
+        assert is_echo(said) is bool(match and match.rule.echo), said
+        echoes += is_echo(said)
+    assert echoes >= 10
 
 
 def test_every_slot_of_a_cause_that_may_stay_empty_stands_in_brackets() -> None:

@@ -197,16 +197,76 @@ def test_an_import_error_that_a_rank_only_printed_is_no_reason_to_give_it_up() -
         assert verdict(ended("rank-failed", "ImportError: no module x", code)).retry
 
 
+ECC = "torch.AcceleratorError: CUDA error: uncorrectable ECC error encountered"
+LOST = "DistBackendError: NCCL error: remote process exited or there was a network error"
+ECHOES = (
+    LOST,
+    "RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by "
+    "peer [10.0.0.1]:15039",
+    "torch.distributed.DistNetworkError: Connection reset by peer",
+    "ConnectionResetError: [Errno 104] Connection reset by peer",
+)
+
+
+def at(seconds: float, message: str, **more: Any) -> dict[str, Any]:
+    """By its own node's clock."""
+    event = ended("rank-failed", message, stepped=True)
+    event["first_failure"] |= {"t": seconds, **more}
+    return event
+
+
 @pytest.mark.parametrize(
-    ("failed", "name", "blamed"), [(108.0, "hang", []), (99.0, "failed", ["n1"])]
+    ("failed", "said", "name", "blamed"),
+    [
+        (108.0, LOST, "hang", []),
+        (99.0, LOST, "hang", []),  # by a clock that is behind
+        (108.0, ECC, "hang", []),
+        (99.0, ECC, "failed", ["n1"]),
+    ],
 )
 def test_a_hang_is_one_though_a_node_that_heard_of_it_late_saw_its_ranks_fail(
-    failed: float, name: str, blamed: list[str]
+    failed: float, said: str, name: str, blamed: list[str]
 ) -> None:
-    lost = ended("rank-failed", "DistBackendError: NCCL error: remote process exited")
-    lost["first_failure"]["t"] = failed
-    got = verdict(ended("hang"), lost, hung=100.0, seconds=9000.0)
+    got = verdict(ended("hang"), at(failed, said), hung=100.0, seconds=9000.0)
     assert (got.name, got.nodes_failed) == (name, blamed)
+
+
+@pytest.mark.parametrize("behind", [-2.0, 0.0, 90.0])
+@pytest.mark.parametrize("echo", ECHOES)
+def test_whoever_only_missed_another_rank_is_not_blamed_whatever_its_clock_says(
+    echo: str, behind: float
+) -> None:
+    got = verdict(at(101.0, ECC), at(102.0 - behind, echo))
+    assert (got.message, got.nodes_failed) == (ECC, ["n0"])
+    killed = at(100.0, "ended by SIGKILL", signal=9, code=-9)
+    assert verdict(killed, at(102.0 - behind, echo)).nodes_failed == ["n0"]
+
+
+@pytest.mark.parametrize("echo", ECHOES)
+def test_an_echo_alone_is_a_failure_that_blames_no_host(echo: str) -> None:
+    got = verdict(at(5.0, echo), at(6.0, LOST))
+    assert (got.name, got.retry, got.nodes_failed, got.message) == ("failed", True, [], echo)
+
+
+def test_ranks_of_several_nodes_that_a_watchdog_aborted_waited_for_each_other() -> None:
+    aborted = {"signal": 6, "code": -6}
+    first, second = at(5.0, "ended by SIGABRT", **aborted), at(6.0, "ended by SIGABRT", **aborted)
+    assert verdict(first, second).nodes_failed == []
+    assert verdict(first, at(6.0, ECC)).nodes_failed == ["n1"]
+    assert verdict(at(6.0, LOST), first).nodes_failed == ["n1"]
+
+
+@pytest.mark.parametrize(
+    ("said", "blamed"),
+    [
+        ("unhandled cuda error, NCCL version 2.26.2\nncclUnhandledCudaError: Call failed.", ["n0"]),
+        ("unhandled system error\nLast error:\nCall to ibv_create_qp failed", ["n0"]),
+        ("invalid usage\nLast error:\nDuplicate GPU detected : rank 1 and rank 0", []),
+    ],
+)
+def test_of_what_nccl_says_only_the_machines_part_blames_it(said: str, blamed: list[str]) -> None:
+    got = verdict(at(5.0, f"DistBackendError: NCCL error in: NCCLUtils.cpp:77, {said}"), STOPPED)
+    assert got.nodes_failed == blamed
 
 
 def test_the_machine_is_blamed_for_silence_signals_and_its_devices() -> None:
