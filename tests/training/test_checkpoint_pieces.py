@@ -19,6 +19,7 @@ from orchestrator.checkpoints.manifest import DamagedCheckpoint, Manifest
 from orchestrator.checkpoints.regions import Box, Region, Span, fits, region_of, runs
 from orchestrator.training.checkpoint import files
 from orchestrator.training.checkpoint.files import Copied, Reader, copied, write_rank_file
+from orchestrator.training.checkpoint.finite import spoilt
 from orchestrator.training.checkpoint.optimizer_state import counts_of, materialise_state
 from orchestrator.training.checkpoint.pieces import (
     MOST_WRITERS,
@@ -26,6 +27,7 @@ from orchestrator.training.checkpoint.pieces import (
     is_own,
     neutral_key,
     own_key,
+    torch_pieces,
     trained_tensors,
 )
 from orchestrator.training.checkpoint.reading import search_order, windows
@@ -238,6 +240,32 @@ def test_a_copy_is_not_what_is_trained_on() -> None:
     (found,) = copied([Piece("model/w", (4,), Span(0, 4), tensor)])
     tensor += 1
     assert not found.tensor.any()
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("copies", [1, 2, 3, 12])
+def test_an_infinite_parameter_is_noticed_by_whichever_copy_writes_it(
+    name: str, copies: int
+) -> None:
+    """Which need not be the one that writes its optimizer's state, where it has any."""
+    model = nn.Sequential(*(nn.BatchNorm1d(2) for _ in range(4)))
+    made = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[name](model.parameters())
+    materialise_state(made)
+
+    def found() -> list[str]:
+        named = list(trained_tensors(model))
+        each = [torch_pieces(named, made, copy=copy, copies=copies) for copy in range(copies)]
+        return [key for pieces in each if (key := spoilt(copied(list(pieces))))]
+
+    for key, buffer in model.named_buffers():
+        if key.endswith("running_var"):
+            buffer.fill_(math.inf)  # as a mask may be
+    assert found() == []
+    for key, parameter in model.named_parameters():
+        with torch.no_grad():
+            parameter[1] = math.inf
+            assert found() == [f"model/{key}"]
+            parameter[1] = 1.0
 
 
 def test_a_format_without_a_name_is_refused_before_anything_is_written() -> None:

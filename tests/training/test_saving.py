@@ -57,6 +57,7 @@ OVERFLOWS = {
     "fsdp not clipped": {"strategy": {"name": "fsdp"}},
     "local sgd": {"training": SETTINGS["training"] | {"local_sgd": {"interval": 4}}},
     "local sgd clipped": {"training": CLIPPED | {"local_sgd": {"interval": 4}}},
+    "plain sgd": {"training": {"micro_batch": 2, "optimizer": {"name": "sgd", "lr": 1e-2}}},
     "saved later": {"checkpoint": {"every_steps": 3, "keep_last": 9, "asynchronous": False}},
 }
 CASES = {

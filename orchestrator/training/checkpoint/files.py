@@ -42,6 +42,7 @@ class Copied:
     shape: tuple[int, ...]
     region: Region
     tensor: torch.Tensor
+    trained: bool = False
 
 
 def copied(
@@ -69,7 +70,7 @@ def copied(
         if target is None or (target.shape, target.dtype) != (part.shape, part.dtype):
             target = torch.empty(part.shape, dtype=part.dtype, pin_memory=part.is_cuda)
         target.copy_(part, non_blocking=True)
-        found.append(Copied(piece.key, piece.shape, region, target))
+        found.append(Copied(piece.key, piece.shape, region, target, piece.trained))
     if torch.cuda.is_available():
         torch.cuda.current_stream().synchronize()
     return found

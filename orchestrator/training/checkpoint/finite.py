@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from orchestrator.training.checkpoint.files import Copied
-from orchestrator.training.checkpoint.pieces import MODEL, kind_of, neutral_key
+from orchestrator.training.checkpoint.pieces import MODEL, kind_of
 
 _WINDOW = 1 << 22
 """Elements looked at in one go, for the sake of memory."""
@@ -16,18 +16,12 @@ _WINDOW = 1 << 22
 def spoilt(parts: Iterable[Copied]) -> str | None:
     """The key of the first parameter that is not finite, or buffer that is not a number, else
     None. A buffer may be infinite, as a mask is, and so may the square of a gradient."""
-    parts = list(parts)
-    trained = {_name(part.key) for part in parts if kind_of(part.key) != MODEL}
     for part in parts:
         if kind_of(part.key) == MODEL and part.tensor.is_floating_point():
-            good = _finite if _name(part.key) in trained else _number
+            good = _finite if part.trained else _number
             if not all(map(good, torch.split(part.tensor.view(-1), _WINDOW))):
                 return part.key
     return None
-
-
-def _name(key: str) -> str:
-    return neutral_key(key).partition("/")[2]
 
 
 def _finite(values: torch.Tensor) -> bool:

@@ -39,6 +39,8 @@ class Piece:
     """Copies 0 to `copies` - 1 of these elements, each on a rank of its own, are equal and share
     the writing. A rank whose `copy` is none of them has its like written by those, and is filled
     as they are."""
+    trained: bool = False
+    """Of a parameter itself, and neither of a buffer nor of the optimizer's state."""
 
     @property
     def name(self) -> str:
@@ -86,14 +88,17 @@ def words(key: str) -> str:
     return name if kind == MODEL else f"{kind} of {name}"
 
 
-def piece_of(key: str, tensor: torch.Tensor, *, copy: int, copies: int) -> Piece:
+def piece_of(
+    key: str, tensor: torch.Tensor, *, copy: int, copies: int, trained: bool = False
+) -> Piece:
     """The piece that a parameter, buffer or optimizer state is.
 
     What is no DTensor is whole, and `copy` of `copies` ranks that all hold it; a DTensor knows.
     """
     if not isinstance(tensor, DTensor):
         local = tensor.detach()
-        return Piece(key, tuple(local.shape), Span(0, local.numel()), local, copy, copies)
+        whole = Span(0, local.numel())
+        return Piece(key, tuple(local.shape), whole, local, copy, copies, trained)
     if any(placement.is_partial() for placement in tensor.placements):
         raise ValueError(f"{key} is a partial sum on each rank")
     mesh = tensor.device_mesh
@@ -105,7 +110,8 @@ def piece_of(key: str, tensor: torch.Tensor, *, copy: int, copies: int) -> Piece
             copies *= mesh.size(dimension)
     shape = tuple(tensor.shape)
     local = cast(DTensor, tensor.detach()).to_local()
-    return Piece(key, shape, region_of(shape, offsets, lengths), local, copy, copies)
+    region = region_of(shape, offsets, lengths)
+    return Piece(key, shape, region, local, copy, copies, trained)
 
 
 def torch_pieces(
@@ -123,7 +129,8 @@ def torch_pieces(
     """
     for name, tensor in named:
         trained = isinstance(tensor, nn.Parameter)
-        yield piece_of(f"{MODEL}/{name}", tensor, copy=copy, copies=copies if trained else 1)
+        writers = copies if trained else 1
+        yield piece_of(f"{MODEL}/{name}", tensor, copy=copy, copies=writers, trained=trained)
         for state, value in optimizer.state.get(tensor, {}).items():
             if state != "step" and isinstance(value, torch.Tensor):
                 yield piece_of(f"{state}/{name}", value, copy=copy, copies=copies)

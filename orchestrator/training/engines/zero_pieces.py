@@ -47,7 +47,7 @@ def zero_pieces(engine: Any, model: nn.Module, rank: Rank) -> Iterator[Piece]:
         if part is None:
             continue
         shape = tuple(getattr(tensor, "ds_shape", tensor.shape))
-        yield Piece(f"{MODEL}/{name}", shape, part.region, part.of(part.flat))
+        yield Piece(f"{MODEL}/{name}", shape, part.region, part.of(part.flat), trained=True)
         for state, value in states.get(part.flat, {}).items():
             if torch.is_tensor(value) and value.shape == part.flat.shape:  # no count of steps
                 yield Piece(f"{state}/{name}", shape, part.region, part.of(value))
