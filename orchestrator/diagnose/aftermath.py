@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from orchestrator.agent.progress import is_progress, speaks_of_progress
+from orchestrator.agent.progress import complains, is_progress, speaks_of_progress
 from orchestrator.diagnose.tail import Tail
 from orchestrator.logs.level import Level, level_of
 
@@ -18,14 +17,6 @@ _APART = 1.0
 """Seconds: lines so far apart are no single flush of a buffer at the end."""
 _UNCAUGHT = 1
 """What Python exits with for an exception that nobody caught."""
-# What somebody writes who says why he gives up; "loaded 1200 samples" is no such thing.
-_COMPLAINT = re.compile(
-    r"(?i)error|exception|fatal|panic|crash|fail|abort|stop|kill|diverg|exceed|invalid|illegal"
-    r"|corrupt|broken|mismatch|conflict|violat|unable|denied|refus|reject|missing|empty|unknown"
-    r"|expect|requir|unsupported|terminat|interrupt|giv(?:e|ing) up|out of|without|timed? ?-?out"
-    r"|usage:|n't\b"
-    r"|\b(?:no|not|cannot|could|must|needs?|bad|wrong|lost|too|quit|exit(?:s|ed|ing)?|nan|please)\b"
-)
 
 
 @dataclass(frozen=True)
@@ -71,7 +62,7 @@ def may_explain(line: str, *, on_stdout: bool) -> bool:
     if is_progress(line):
         return False
     level = level_of(line)
-    if level is Level.ERROR or _COMPLAINT.search(line):
+    if level is Level.ERROR or complains(line):
         return True
     return level is None and not on_stdout
 
