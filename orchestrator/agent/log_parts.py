@@ -16,7 +16,8 @@ class LogParts:
     """Which part is written now, and how large all of them are."""
 
     def __init__(self, path: str, limits: Limits) -> None:
-        self._first = path
+        self.first = path
+        """The one that is always there."""
         self._limits = limits
         self._sizes = _sizes(path) if limits.part is not None else {}
         self._number = max(self._sizes, default=0)
@@ -52,7 +53,7 @@ class LogParts:
             self.dropped_bytes += self._sizes.pop(number)
 
     def _path(self, number: int) -> str:
-        return f"{self._first[: -len('.log')]}.{number:04d}.log" if number else self._first
+        return f"{self.first[: -len('.log')]}.{number:04d}.log" if number else self.first
 
 
 def _sizes(first: str) -> dict[int, int]:

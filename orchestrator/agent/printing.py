@@ -6,6 +6,9 @@ import contextlib
 import os
 from pathlib import Path
 
+_Printed = tuple[int, int]
+"""Bytes in logs, and their times together: of a log on a full disk these alone change."""
+
 
 class Printing:
     """For one agent alone, whatever the number of nodes: it reads for all of them.
@@ -17,17 +20,17 @@ class Printing:
         self._own = node_dir
         others = (number for number in range(nodes) if number != node)
         self._others = [node_dir.with_name(f"node-{number:04d}") for number in others]
-        self._sizes: dict[Path, int] = {}
+        self._seen: dict[Path, _Printed] = {}
         self._witness: Path | None = None
 
     @property
     def begun(self) -> bool:
         """Whether a rank has said anything yet."""
-        return any(self._sizes.values())
+        return any(size for size, _ in self._seen.values())
 
     def grown(self, *, everywhere: bool) -> bool:
-        """Whether there is more in the logs than at the last look; in those of other nodes too
-        where `everywhere` is said. The node that was the one to print is asked first."""
+        """Whether more was printed since the last look; on other nodes too where `everywhere` is
+        said. The node that was the one to print is asked first."""
         if self._has_grown(self._own):
             return True
         if not everywhere:
@@ -39,25 +42,26 @@ class Printing:
         return bool(grown)
 
     def _has_grown(self, folder: Path) -> bool:
-        size = _printed(folder, afar=folder != self._own)
-        before, self._sizes[folder] = self._sizes.get(folder, 0), size
-        return size != before
+        printed = _printed(folder, afar=folder != self._own)
+        before, self._seen[folder] = self._seen.get(folder), printed
+        return printed != before if before else printed[0] > 0
 
 
-def _printed(folder: Path, *, afar: bool) -> int:
-    """Bytes in the logs of a node's ranks."""
-    size = 0
+def _printed(folder: Path, *, afar: bool) -> _Printed:
+    """Of the logs of a node's ranks."""
+    size = times = 0
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("rank-") and ".log" in entry.name:
-                size += _size_from_afar(entry.path) if afar else entry.stat().st_size
-    return size
+                found = _stat_from_afar(entry.path) if afar else entry.stat()
+                size, times = size + found.st_size, times + found.st_mtime_ns
+    return size, times
 
 
-def _size_from_afar(path: str) -> int:
+def _stat_from_afar(path: str) -> os.stat_result:
     """NFS shows what another machine has written only to who opens the file."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.fstat(descriptor).st_size
+        return os.fstat(descriptor)
     finally:
         os.close(descriptor)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 
 from orchestrator.agent.log_limits import Limits
 from orchestrator.agent.log_parts import LogParts
 from orchestrator.agent.stamp import PREFIX_SIZE, STAMP_SIZE, Parts
 
 _TAIL = 1 << 15
+_TOUCH = 1.0
+"""Seconds between two marks that the rank prints what cannot be written."""
 _NEWLINE = ord("\n")
 _UNLIMITED = Limits()
 
@@ -25,6 +28,7 @@ class RankLog:
         self._torn = False
         self._gap = 0
         self._reason = ""
+        self._next_touch = 0.0
         self._tail = b""
         self.log_bytes = 0
         self.lost_bytes = 0
@@ -116,6 +120,16 @@ class RankLog:
         self.lost_bytes += size
         if self.first_error is None:
             self.first_error = self._reason
+        self._touch()
+
+    def _touch(self) -> None:
+        """Where no file can grow its time still can: a rank that prints is not to be called silent,
+        and ended, because its disk is full."""
+        now = time.monotonic()
+        if now >= self._next_touch:
+            self._next_touch = now + _TOUCH
+            with contextlib.suppress(OSError):
+                os.utime(self._parts.first)
 
     def _remember(self, parts: Parts) -> None:
         ends = b"".join(bytes(part[-_TAIL:]) for part in parts)

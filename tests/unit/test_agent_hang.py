@@ -71,6 +71,25 @@ def test_one_that_goes_on_printing_does_not_hang(make: Make) -> None:
     assert run.ended()["reason"] == "completed"
 
 
+FULL = """
+import os, resource, time
+def limit(size):
+    resource.prlimit(os.getppid(), resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+limit(10)
+for n in range(70):
+    print(n, flush=True)
+    time.sleep(0.1)
+limit(resource.RLIM_INFINITY)
+"""
+
+
+def test_one_whose_lines_find_no_room_on_the_disk_does_not_hang(make: Make) -> None:
+    run = make(FULL, restart={"hang_after": 4}).start()
+    assert run.wait() == 0, run.story()
+    assert run.ended()["reason"] == "completed"
+    assert all(record["lost_bytes"] > 0 for record in run.records().values())
+
+
 STEPS = "import os, time\nopen(os.environ['PTX_STEP_FILE'], 'w').close()\nprint('step 1')\n"
 
 
