@@ -105,7 +105,7 @@ def _rows(gpu: Gpu, holders: Mapping[str, Holder]) -> list[list[str]]:
 def _row(label: str, device: Device, percent: str, holders: Mapping[str, Holder]) -> list[str]:
     holder = holders.get(device.uuid)
     free = holder is None and device.idle
-    held = [f"run {holder.run_id} (pid {holder.pid})"] if holder else []
+    held = [_run(holder)] if holder else []
     held += [_words(process) for process in device.processes]
     return [
         label,
@@ -116,6 +116,14 @@ def _row(label: str, device: Device, percent: str, holders: Mapping[str, Holder]
         "free" if free else "busy",
         "; ".join(held) or "-",
     ]
+
+
+def _run(holder: Holder) -> str:
+    from orchestrator.schedulers.lease import UNNAMED
+
+    if holder == UNNAMED:
+        return "a run that found no room on the disk to say which"
+    return f"run {holder.run_id} (pid {holder.pid})"
 
 
 def _words(process: GpuProcess) -> str:

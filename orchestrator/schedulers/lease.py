@@ -11,7 +11,7 @@ import json
 import os
 import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,10 @@ _DEVICE = "device-"
 class Holder:
     run_id: str
     pid: int
+
+
+UNNAMED = Holder("?", 0)
+"""Somebody who holds it, and found no room on the disk to say who."""
 
 
 def lease_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -95,11 +99,11 @@ class Leases:
             found = {}
             for name in self._names(_DEVICE):
                 if (record := self._read_locked(name)) is not None:
-                    found[str(record["uuid"])] = Holder(str(record["run_id"]), int(record["pid"]))
+                    found[_uuid(name)] = _holder(record)
             return found
 
     def _lock_device(self, uuid: str, locks: dict[str, int]) -> None:
-        descriptor = self._open(_DEVICE + uuid.replace("/", "_"))
+        descriptor = self._open(_name(uuid))
         if _try_lock(descriptor):
             locks[uuid] = descriptor
         else:
@@ -107,30 +111,34 @@ class Leases:
 
     def _is_behind(self, ticket: Ticket) -> bool:
         return any(
-            number < ticket.number and not ticket.candidates.isdisjoint(candidates)
+            number < ticket.number
+            and (candidates is None or not ticket.candidates.isdisjoint(candidates))
             for number, candidates in self._tickets()
         )
 
-    def _tickets(self) -> list[tuple[int, frozenset[str]]]:
-        """Who waits, in no order. Tickets of the dead are thrown away."""
-        waiting = []
+    def _tickets(self) -> list[tuple[int, frozenset[str] | None]]:
+        """Who waits, in no order, and for which devices: None for those that found no room to say
+        so, who may want any. Tickets of the dead are thrown away."""
+        waiting: list[tuple[int, frozenset[str] | None]] = []
         for name in self._names(_TICKET):
             record = self._read_locked(name)
             if record is None:
                 os.unlink(name, dir_fd=self._folder)
             else:
-                candidates = frozenset(map(str, record["candidates"]))
-                waiting.append((int(name.removeprefix(_TICKET)), candidates))
+                waiting.append((int(name.removeprefix(_TICKET)), _candidates(record)))
         return waiting
 
     def _read_locked(self, name: str) -> dict[str, Any] | None:
-        """What the process that holds this file wrote; None where no process holds it."""
+        """What the process that holds this file wrote, {} where it could not; None where no
+        process holds it."""
         descriptor = self._open(name)
         try:
             if _try_lock(descriptor):
                 return None
-            record: dict[str, Any] = json.loads(os.pread(descriptor, 1 << 20, 0))
-            return record
+            record = json.loads(os.pread(descriptor, 1 << 20, 0))
+            return record if isinstance(record, dict) else {}
+        except ValueError:
+            return {}
         finally:
             os.close(descriptor)
 
@@ -209,6 +217,29 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _write(descriptor: int, record: dict[str, Any]) -> None:
+    """For those who ask who holds the lock. On a full disk the lock counts without it."""
     data = json.dumps(record).encode()
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, data, 0)
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, data, 0)
+
+
+def _name(uuid: str) -> str:
+    return _DEVICE + uuid.replace("/", "_")
+
+
+def _uuid(name: str) -> str:
+    """No UUID has an underscore of its own."""
+    return name.removeprefix(_DEVICE).replace("_", "/")
+
+
+def _holder(record: Mapping[str, Any]) -> Holder:
+    try:
+        return Holder(str(record["run_id"]), int(record["pid"]))
+    except (KeyError, TypeError, ValueError):
+        return UNNAMED
+
+
+def _candidates(record: Mapping[str, Any]) -> frozenset[str] | None:
+    candidates = record.get("candidates")
+    return frozenset(map(str, candidates)) if isinstance(candidates, list) else None

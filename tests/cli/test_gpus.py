@@ -83,6 +83,22 @@ def test_the_table_says_who_holds_which(driver: dict[str, str]) -> None:
     assert told["reason"] is None
 
 
+def test_a_gpu_whose_holder_could_not_write_its_name_is_held_all_the_same(
+    driver: dict[str, str],
+) -> None:
+    folder = Path(driver["PTX_LEASES"])
+    with Leases(folder) as leases, leases.queue(["GPU-c"]) as ticket:
+        lease = leases.acquire(ticket, ["GPU-c"], 1, Holder("demo-0001", 4711))
+        assert lease is not None
+        (folder / "device-GPU-c").write_text("")  # as a full disk leaves it
+        shown = ptx("gpus", **driver)
+        told = json.loads(ptx("gpus", "--json", **driver).stdout)
+        lease.release()
+    (row,) = [line for line in shown.stdout.splitlines() if line.split()[0] == "2"]
+    assert "busy" in row and "a run that found no room on the disk to say which" in row
+    assert (told["gpus"][2]["free"], told["gpus"][2]["lease"]["run_id"]) == (False, "?")
+
+
 def test_a_lease_folder_that_others_can_enter_is_told_not_trusted(driver: dict[str, str]) -> None:
     folder = Path(driver["PTX_LEASES"])
     folder.mkdir()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import UserError
-from orchestrator.schedulers.lease import Holder, Leases, lease_folder
+from orchestrator.schedulers.lease import UNNAMED, Holder, Leases, lease_folder
 
 A, B, C, D = "GPU-a", "GPU-b", "GPU-c", "MIG-GPU-d/1/0"
 ME = Holder("run-me", 1)
@@ -128,6 +129,49 @@ def test_another_users_folder_is_refused(folder: Path) -> None:
     os.chown(folder, 12345, 12345)
     with pytest.raises(UserError, match="not yours alone"):
         Leases(folder)
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """Files can be made and not written, as on a full disk."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+
+def test_on_a_full_disk_the_lock_counts_without_its_record(leases: Leases) -> None:
+    with ExitStack() as line:
+        with no_room():
+            first = line.enter_context(leases.queue([A, D]))
+            lease = leases.acquire(first, [A, D], 2, ME)
+        assert lease is not None and lease.devices == (A, D)
+        assert leases.holders() == {A: UNNAMED, D: UNNAMED}
+        second = line.enter_context(leases.queue([A, B]))
+        assert leases.acquire(second, [B], 1, ME) is None  # the first may want any
+    assert leases.holders().keys() == {A, D}
+    with leases.queue([A, B]) as third:
+        assert leases.acquire(third, [A, B], 2, ME) is None
+        lease.release()
+        assert leases.holders() == {}
+        with no_room():
+            taken = leases.acquire(third, [A, B], 2, ME)
+        assert taken is not None and leases.holders() == {A: UNNAMED, B: UNNAMED}
+
+
+@pytest.mark.parametrize("record", ["", '{"uuid": "GPU-a", "ru', "[]", '{"uuid": 7, "pid": "x"}'])
+def test_a_record_that_says_nothing_is_of_somebody(
+    leases: Leases, folder: Path, record: str
+) -> None:
+    with leases.queue([A]) as ticket:
+        assert leases.acquire(ticket, [A], 1, ME) is not None
+        for path in (*folder.glob("device-*"), *folder.glob("ticket-*")):
+            path.write_text(record)
+        assert leases.holders() == {A: UNNAMED}
+        with leases.queue([B]) as later:
+            assert leases.acquire(later, [B], 1, ME) is None
 
 
 HOLDER = """
