@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,22 +108,23 @@ def prune(
     best: int | None = None,
     resume_from: Mapping[str, int] | None = None,
     newest: StepFolder | None = None,
-    since: StepFolder | None = None,
+    damaged: Collection[StepFolder] = (),
 ) -> list[StepFolder]:
     """Delete what is superfluous under `root`, and say what that was. Raises OSError.
 
     What `resume_from` has made another history stays, and does not count. Nor does what lies beyond
-    `newest`, the one just committed: a run that is not there yet could not load it. Nor what
-    earlier attempts saved after `since`, from which this one went on: it was passed over as
-    damaged, and would push out whole ones.
+    `newest`, the one just committed: a run that is not there yet could not load it. Nor what is
+    `damaged` and was passed over; it goes once training is beyond it, or a later start, which
+    does not come by it, would count it among the whole ones.
     """
     folders = [
         folder
         for folder in eligible(step_folders(root), resume_from)
-        if newest is None
-        or (folder <= newest and not (since and since < folder and folder.attempt < newest.attempt))
+        if newest is None or folder <= newest
     ]
-    gone = superfluous(folders, keep_last=keep_last, keep_every=keep_every, best=best)
+    whole = [folder for folder in folders if folder not in damaged]
+    gone = [folder for folder in folders if folder in damaged]
+    gone += superfluous(whole, keep_last=keep_last, keep_every=keep_every, best=best)
     for folder in gone:
         remove(folder)
     return gone

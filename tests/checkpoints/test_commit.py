@@ -94,11 +94,22 @@ def test_pruning_takes_old_remains_and_leaves_what_is_being_written(tmp_path: Pa
 def test_what_was_passed_over_as_damaged_pushes_out_no_whole_one(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         saved(tmp_path, step)
-    since = step_folder(tmp_path, 10, 0)  # 20 and 30 were damaged
-    for step, there in ((15, [10, 15, 20, 30]), (20, [15, 20, 20, 30]), (25, [20, 20, 25, 30])):
+    damaged = {step_folder(tmp_path, step, 0) for step in (20, 30)}
+    for step, there in ((15, [10, 15, 20, 30]), (20, [15, 20, 30]), (25, [20, 25, 30])):
         saved(tmp_path, step, attempt=1)
-        prune(tmp_path, keep_last=2, newest=step_folder(tmp_path, step, 1), since=since)
+        prune(tmp_path, keep_last=2, newest=step_folder(tmp_path, step, 1), damaged=damaged)
         assert steps(tmp_path) == there
+
+
+def test_nor_does_it_in_a_later_start_which_does_not_come_by_it(tmp_path: Path) -> None:
+    for step in (10, 20):
+        saved(tmp_path, step)
+    damaged = {step_folder(tmp_path, 20, 0)}
+    for step, attempt, passed_over in ((15, 1, damaged), (25, 1, damaged), (35, 2, set())):
+        saved(tmp_path, step, attempt)
+        newest = step_folder(tmp_path, step, attempt)
+        prune(tmp_path, keep_last=3, best=20, newest=newest, damaged=passed_over)
+    assert steps(tmp_path) == [15, 25, 35]
 
 
 def test_the_last_good_one_stays_whatever_is_asked(tmp_path: Path) -> None:

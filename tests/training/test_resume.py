@@ -10,15 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
 from support.resume_ranks import CONTEXT, TEXT
 from support.training_ranks import CHECKOUT, TINY, TRAIN_LM, Ended, end, plan_file, run, start
 
+from orchestrator.checkpoints.commit import begin, commit
+from orchestrator.checkpoints.manifest import Manifest
+from orchestrator.checkpoints.names import step_folder
 from orchestrator.spec.policies import Checkpoint
 from orchestrator.spec.training import Training
 from orchestrator.training.checkpoint.policy import Policy
+from orchestrator.training.checkpoint.resume import best_so_far
 from orchestrator.training.feed import Feed
 from orchestrator.training.language.windows import Windows
 from orchestrator.training.layout import Layout
+from orchestrator.training.plan import load_plan
+from orchestrator.training.process_group import Rank
 from orchestrator.training.sampling import Shuffle
 
 pytestmark = pytest.mark.slow
@@ -356,3 +364,21 @@ def test_the_best_is_by_the_metric_that_was_asked_for(
     name: str | None, metrics: dict[str, float], score: float | None
 ) -> None:
     assert Policy(Checkpoint(best=name)).score(metrics) == score
+
+
+def test_the_best_so_far_is_none_of_those_that_were_passed_over_as_damaged(tmp_path: Path) -> None:
+    for step, loss in ((10, 3.0), (20, 2.0), (30, 2.5), (40, 1.0)):
+        folder = step_folder(tmp_path, step, 0)
+        begin(folder)
+        metrics = {"eval_loss": loss}
+        manifest = Manifest("r", step, 0, 0.0, 1, {}, {}, (), {}, metrics)
+        commit(folder.path, manifest, tmp_path / "attempts")
+    plan, main = load_plan({}, gpus=0), Rank(0, 1, 0, torch.device("cpu"))
+    score = Policy(Checkpoint(best="eval_loss")).score
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        for since, best in ((30, (-2.0, 20)), (10, (-3.0, 10)), (40, (-1.0, 40))):
+            from_ = step_folder(tmp_path, since, 0)
+            assert best_so_far(tmp_path, plan, main, score, from_) == best
+    finally:
+        dist.destroy_process_group()

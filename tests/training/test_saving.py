@@ -116,8 +116,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     (warning,) = warnings(ranks, name)
     assert warning.startswith("the checkpoint of step 6 is damaged, so not used: ")
     assert f"/step-00000006.a000/{DAMAGES[name]}" in warning
-    # What it has saved anew is not the damaged one, and the damaged one does not push it out.
-    assert "step-00000006.a001" in resumed["checkpoints"]
+    # What it has saved anew is not the damaged one, which no later start counts among the whole.
+    assert resumed["checkpoints"][-1] == "step-00000006.a001"
+    assert "step-00000006.a000" not in resumed["checkpoints"]
 
 
 def test_a_file_that_cannot_be_read_may_be_whole_and_nothing_is_trained_without_it(

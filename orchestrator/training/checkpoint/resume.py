@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -33,9 +33,17 @@ PAUSES = (5.0, 15.0, 40.0)
 T = TypeVar("T")
 
 
+class Resumed(NamedTuple):
+    progress: Progress
+    folder: StepFolder
+    """Which was loaded."""
+    damaged: list[StepFolder]
+    """Newer ones that were passed over."""
+
+
 def resume(
     engine: Engine, root: Path, plan: TrainingPlan, rank: Rank, warn: Callable[[str], None]
-) -> tuple[Progress, StepFolder] | None:
+) -> Resumed | None:
     """Load the newest checkpoint under `root` that is whole and of this history; None where there
     is none.
 
@@ -46,15 +54,16 @@ def resume(
     begin anew would undo them all, step by step. Raises UntrustedCheckpoint where others could
     have written it.
     """
-    folder = None
+    damaged: list[StepFolder] = []
     for folder in _candidates(root, plan, rank):
         manifest, problems = _looked_at(folder, plan, rank)
         if manifest is not None and not problems:
-            return _loaded(engine, folder, manifest, plan, rank), folder
+            return Resumed(_loaded(engine, folder, manifest, plan, rank), folder, damaged)
+        damaged.append(folder)
         if rank.is_main:
             for problem in problems:
                 warn(f"the checkpoint of step {folder.step} is damaged, so not used: {problem}")
-    if folder is not None:
+    if damaged:
         raise TrainingFailed(
             f"all checkpoints in {root} are damaged, and training does not begin anew by itself",
             hint="`ptx resume RUN --from 0` begins anew; `ptx checkpoints verify RUN` names files",

@@ -85,8 +85,8 @@ class Saver:
         """Seconds that training has stood still for saving."""
         self.newest: StepFolder | None = None
         """The last one that was committed, or from which training went on."""
-        self.since: StepFolder | None = None
-        """The one from which this attempt went on."""
+        self.damaged: set[StepFolder] = set()
+        """Those that this start has passed over."""
         self.best: int | None = None
         """Rank 0's: step of the committed one that is never pruned."""
 
@@ -198,6 +198,7 @@ class Saver:
         if folder.committed:
             # Whoever comes by here again has not gone on from it: it could not be loaded.
             remove(folder)
+        self.damaged.discard(folder)
         begin(folder, mode=0o2770 if self._plan.group_shared else 0o700)
 
     @property
@@ -260,7 +261,7 @@ class Saver:
                 best=self.best,
                 resume_from=self._plan.history,
                 newest=job.folder,
-                since=self.since,
+                damaged=self.damaged,
             )
         except OSError as error:
             warn(f"old checkpoints cannot be deleted: {error}")
