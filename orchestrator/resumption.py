@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.checkpoints.choose import choose
 from orchestrator.checkpoints.commit import attempt_numbers
-from orchestrator.checkpoints.listing import Listed, listing
+from orchestrator.checkpoints.listing import Listed, newest_first
 from orchestrator.checkpoints.manifest import DamagedCheckpoint
 from orchestrator.errors import Conflict, UserError
 from orchestrator.preparation import Choices, Prepared, assemble
@@ -74,7 +74,7 @@ def prepare_resumption(
     resume_from = plan.get("resume_from")
     if from_step is not None:
         if from_step:
-            choose(listing(layout.checkpoints, None), from_step, layout.checkpoints)
+            choose(newest_first(layout.checkpoints, None), from_step, layout.checkpoints)
         resume_from = {"step": from_step, "attempt": attempt}
     before, loaded = _specs(layout, choices)
     prepared = assemble(
@@ -226,7 +226,7 @@ def _continued(
 ) -> tuple[Listed | None, tuple[Listed, ...]]:
     """As the ranks will choose, but that they compare hashes too."""
     damaged: list[Listed] = []
-    for one in listing(root, resume_from):
+    for one in newest_first(root, resume_from):
         if one.resumes:
             return one, tuple(damaged)
         if one.eligible and one.folder.committed:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.checkpoints.manifest import DamagedCheckpoint, Manifest, read_manifest
 from orchestrator.checkpoints.names import MANIFEST, StepFolder, eligible, step_folders
-from orchestrator.checkpoints.tensor_file import mismatches
+from orchestrator.checkpoints.tensor_file import wrong_sizes
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,19 @@ class Listed:
 
 def listing(root: Path, resume_from: Mapping[str, int] | None) -> list[Listed]:
     """All checkpoints under `root`, newest first. Reads manifests, and looks at each file."""
+    return list(newest_first(root, resume_from))
+
+
+def newest_first(root: Path, resume_from: Mapping[str, int] | None) -> Iterator[Listed]:
+    """The same one by one: who has found what he wants leaves the others unread."""
     folders = step_folders(root)
     may = set(eligible(folders, resume_from))
-    found = [_listed(folder, is_eligible=folder in may) for folder in reversed(folders)]
-    for number, one in enumerate(found):
-        if one.whole and one.eligible:
-            found[number] = Listed(one.folder, one.manifest, None, eligible=True, resumes=True)
-            break
-    return found
+    resumes = True
+    for folder in reversed(folders):
+        one = _listed(folder, is_eligible=folder in may)
+        if resumes and one.whole and one.eligible:
+            one, resumes = replace(one, resumes=True), False
+        yield one
 
 
 def _listed(folder: StepFolder, *, is_eligible: bool) -> Listed:
@@ -54,8 +59,8 @@ def _listed(folder: StepFolder, *, is_eligible: bool) -> Listed:
 
 
 def _missing_from(folder: StepFolder, manifest: Manifest) -> str | None:
-    problems = mismatches(folder.path, manifest.files, hashes=False)
+    problems = wrong_sizes(folder.path, manifest.files)
     if not problems:
         return None
     more = f" ({len(problems) - 1} more files are damaged)" if len(problems) > 1 else ""
-    return f"{problems[0].sentence}{more}"
+    return f"{problems[0]}{more}"

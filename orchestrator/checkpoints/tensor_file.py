@@ -13,6 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -22,6 +23,10 @@ from typing import Any, NamedTuple
 from orchestrator.checkpoints.manifest import DamagedCheckpoint, FileEntry
 
 _CHUNK = 8 << 20
+_LOOKERS = 16
+"""Threads that ask for sizes: to a file server each question is a round trip."""
+_EACH = 512
+"""Files of one of them."""
 _LARGEST_HEADER = 100 << 20
 _DAMAGE = {
     errno.ENOENT,
@@ -168,11 +173,7 @@ class Mismatch(NamedTuple):
 
 
 def mismatches(
-    folder: Path,
-    files: Sequence[FileEntry],
-    *,
-    hashes: bool = True,
-    pauses: Sequence[float] = (),
+    folder: Path, files: Sequence[FileEntry], *, pauses: Sequence[float] = ()
 ) -> list[Mismatch]:
     """One for each file that is missing, cut off, changed, or cannot be read.
 
@@ -183,7 +184,7 @@ def mismatches(
     for entry in files:
         path = folder / entry.name
         try:
-            what = _patiently(partial(_what_is_wrong, path, entry, hashes=hashes), pauses)
+            what = _patiently(partial(_what_is_wrong, path, entry), pauses)
             if what is not None:
                 found.append(Mismatch(f"{path} {what}", unreadable=False))
         except OSError as error:
@@ -192,13 +193,50 @@ def mismatches(
     return found
 
 
-def _what_is_wrong(path: Path, entry: FileEntry, *, hashes: bool) -> str | None:
+def wrong_sizes(folder: Path, files: Sequence[FileEntry]) -> list[str]:
+    """A sentence for each file that is missing, has another size, or cannot be looked at. Nothing
+    is read of what is in it.
+
+    A checkpoint of thousands of ranks has as many files: the folder is read first, with which an
+    NFS server tells their sizes too, and what is still asked is asked by several at a time.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            there = {entry.name: entry for entry in entries}
+    except FileNotFoundError:
+        there = {}
+    except OSError as error:
+        return [f"{folder} cannot be read: {error.strerror}"]
+    parts = [files[first : first + _EACH] for first in range(0, len(files), _EACH)]
+    with ThreadPoolExecutor(_LOOKERS) as pool:
+        found = pool.map(
+            lambda part: [_wrong_size(there.get(one.name), one) for one in part], parts
+        )
+        told = [what for part in found for what in part]
+    return [f"{folder / one.name} {what}" for one, what in zip(files, told, strict=True) if what]
+
+
+def _wrong_size(there: os.DirEntry[str] | None, wanted: FileEntry) -> str | None:
+    try:
+        return "is missing" if there is None else _other_size(there.stat().st_size, wanted)
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _other_size(size: int, wanted: FileEntry) -> str | None:
+    if size == wanted.bytes:
+        return None
+    return f"has {size:,} bytes and was written with {wanted.bytes:,}"
+
+
+def _what_is_wrong(path: Path, entry: FileEntry) -> str | None:
     """Raises OSError."""
     try:
-        size = path.stat().st_size
-        if size != entry.bytes:
-            return f"has {size:,} bytes and was written with {entry.bytes:,}"
-        if hashes and sha256_of(path) != entry.sha256:
+        if what := _other_size(path.stat().st_size, entry):
+            return what
+        if sha256_of(path) != entry.sha256:
             return "is not what was written: its hash differs"
     except FileNotFoundError:
         return "is missing"

@@ -11,7 +11,7 @@ import typer
 
 from orchestrator.checkpoints.choose import choose
 from orchestrator.checkpoints.commit import attempt_numbers
-from orchestrator.checkpoints.listing import Listed, listing
+from orchestrator.checkpoints.listing import Listed, listing, newest_first
 from orchestrator.cli.options import only_root
 from orchestrator.errors import UserError
 from orchestrator.runs.layout import RunLayout
@@ -78,7 +78,7 @@ class CheckpointRun:
 
     def chosen(self, step: int | None) -> Listed:
         """Raises NotFound, naming the steps that there are."""
-        return choose(self.listing(), step, self.root)
+        return choose(newest_first(self.root, self.resume_from), step, self.root)
 
 
 def new_folder(text: str) -> Path:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from support.made_checkpoints import made_checkpoint
 
+from orchestrator.checkpoints import listing as listings
 from orchestrator.checkpoints import tensor_file
 from orchestrator.checkpoints.choose import choose
 from orchestrator.checkpoints.commit import remove
-from orchestrator.checkpoints.listing import listing
-from orchestrator.checkpoints.manifest import DamagedCheckpoint
+from orchestrator.checkpoints.listing import listing, newest_first
+from orchestrator.checkpoints.manifest import DamagedCheckpoint, FileEntry
 from orchestrator.checkpoints.names import MANIFEST, step_folder, step_folders
 from orchestrator.checkpoints.prune import Keep, Pruned, prune_all, to_prune
 from orchestrator.checkpoints.trust import others_who_may_write
@@ -95,6 +96,43 @@ def test_one_that_lacks_bytes_is_damaged_and_a_start_takes_the_one_before(tmp_pa
     assert choose(found, None, tmp_path).folder.step == 10
     with pytest.raises(DamagedCheckpoint, match="has 100 bytes"):
         choose(found, 30, tmp_path)
+
+
+def test_of_more_files_than_one_look_takes_each_that_lacks_bytes_is_named(tmp_path: Path) -> None:
+    files = [FileEntry(f"rank-{rank:05d}.safetensors", 3, "0" * 64) for rank in range(1100)]
+    for one in files:
+        (tmp_path / one.name).write_bytes(b"abc")
+    assert tensor_file.wrong_sizes(tmp_path, files) == []
+    for rank in (3, 511, 512, 1023, 1099):
+        os.truncate(tmp_path / files[rank].name, 2)
+    (tmp_path / files[1024].name).unlink()
+    (tmp_path / files[600].name).unlink()
+    (tmp_path / files[600].name).symlink_to("nowhere")
+    cut = "has 2 bytes and was written with 3"
+    said = {3: cut, 511: cut, 512: cut, 600: "is missing", 1023: cut, 1024: "is missing", 1099: cut}
+    assert tensor_file.wrong_sizes(tmp_path, files) == [
+        f"{tmp_path / files[rank].name} {what}" for rank, what in said.items()
+    ]
+    assert len(tensor_file.wrong_sizes(tmp_path / "gone", files)) == 1100
+
+
+def test_who_wants_the_next_start_or_a_step_looks_at_no_older_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (10, 20, 30, 40):
+        made_checkpoint(tmp_path, step)
+    os.truncate(step_folder(root(tmp_path), 40, 0).path / "rank-00000.safetensors", 100)
+    looked: list[str] = []
+
+    def looks(folder: Path, files: Any) -> list[str]:
+        looked.append(folder.name)
+        return tensor_file.wrong_sizes(folder, files)
+
+    monkeypatch.setattr(listings, "wrong_sizes", looks)
+    assert choose(newest_first(root(tmp_path), None), None, tmp_path).folder.step == 30
+    assert looked == ["step-00000040.a000", "step-00000030.a000"]
+    assert choose(newest_first(root(tmp_path), None), 20, tmp_path).folder.step == 20
+    assert looked[2:] == ["step-00000040.a000", "step-00000030.a000", "step-00000020.a000"]
 
 
 def test_what_a_run_deletes_while_it_is_read_is_no_damage(
