@@ -60,12 +60,11 @@ class Job:
         self._events = Events(self._path, 0o660 if self._shared else 0o600)
         self._allocation = Allocation(os.environ)
         own, since = self._allocation, first_attempt(self._run_dir)
-        self._inherited = inheritance(read_events(self._path), own.job_id, own.restarts, since)
-        self._over = completed_before(read_events(self._path), own.job_id, since)
+        told = list(read_events(self._path))
+        self._inherited = inheritance(told, own.job_id, own.restarts, since)
+        self._over = completed_before(told, own.job_id, since)
         # On its first start a job may bear the number of an earlier one, of another cluster.
-        self._replaced = own.restarts > 0 and replaced(
-            self._run_dir, read_events(self._path), own.job_id
-        )
+        self._replaced = own.restarts > 0 and replaced(self._run_dir, told, own.job_id)
         self._anchor = Anchor(self._inherited.port if self._inherited else 0)
         self._hears = partial(self._sleep, through_signals=True)
         self._judge = Judge(self._run_dir, self._path, self._policy, self._allocation, self._hears)
