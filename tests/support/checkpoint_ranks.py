@@ -26,6 +26,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from orchestrator.checkpoints.commit import begin, commit
+from orchestrator.checkpoints.convert import convert
 from orchestrator.checkpoints.manifest import FileEntry, Manifest, read_manifest
 from orchestrator.checkpoints.names import step_folder
 from orchestrator.checkpoints.regions import Box, Span
@@ -324,7 +325,8 @@ class Checks:
         }
 
     def local_sgd(self, name: str, case: Case, elsewhere: Case) -> Seen:
-        """Undisturbed; with a save in between; from that save; and elsewhere from that save."""
+        """Undisturbed; with a save in between; from that save; elsewhere from that save; and from
+        what `ptx checkpoints convert` makes of it."""
         steps = range(BEFORE, BEFORE + AFTER)
         undisturbed, saving = (Job(case, self.plan, self.rank) for _ in range(2))
         losses = {}
@@ -342,6 +344,13 @@ class Checks:
         losses["resumed"] = [resumed.each(step) for step in steps]
         other = Job(elsewhere, self.plan, self.rank, seed=99)
         other.load(self.root / name)
+        if self.rank.is_main:
+            self.converted(name, f"{name} converted")
+        dist.barrier()
+        converted = Job(case, self.plan, self.rank, seed=99)
+        converted.load(self.root / f"{name} converted")
+        whole = converted.own()
+        losses["converted"] = [converted.each(step) for step in steps]
         first, second = everyone
         means = {key: (first[key] + second[key]) / 2 for key in first}
         return {
@@ -349,8 +358,16 @@ class Checks:
             "apart": unequal(first, second),
             "mine": mine,
             "means": unequal(other.whole(), means),
+            "converted": unequal(whole, means),
             "end": unequal(resumed.own(), undisturbed.own()),
         }
+
+    def converted(self, name: str, to: str) -> None:
+        saved, made = (
+            step_folder(self.root / one / "checkpoints", BEFORE, 0) for one in (name, to)
+        )
+        made.path.parent.mkdir(parents=True)
+        convert(saved.path, read_manifest(saved.path), made.path)
 
 
 def peak_bytes() -> int:

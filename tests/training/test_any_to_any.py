@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -285,3 +286,11 @@ class TestLocalSgd:
 
     def test_others_go_on_from_the_mean(self, found: Launches) -> None:
         assert found["local sgd"]["means"] == []
+
+    def test_so_does_local_sgd_from_a_converted_one(self, found: Launches) -> None:
+        """In which the ranks' own tensors are no more."""
+        for seen in found.ranks["local sgd"]:
+            assert seen["converted"] == []
+            losses = [loss for step in seen["losses"]["converted"] for loss in step]
+            assert len(losses) == 2 * len(seen["losses"]["resumed"]) > 0
+            assert all(map(math.isfinite, losses))
