@@ -40,6 +40,11 @@ def first_attempt(run_dir: Path) -> int:
     return max(_numbers("attempt", _resumptions(_events(run_dir))), default=0)
 
 
+def newest_submission(run_dir: Path) -> int:
+    """The number of the one by which the run stands; 0 for that of `ptx submit`."""
+    return max(_numbers("submission", _resumptions(_events(run_dir))), default=0)
+
+
 def replaced(run_dir: Path, begun: Iterable[Event], job_id: str) -> bool:
     """Whether this job was an earlier submission's than the newest; `begun` are the supervisors'
     events. A job of which nobody has said whose it was is taken for the newest one's."""

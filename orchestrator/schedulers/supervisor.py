@@ -29,11 +29,13 @@ from orchestrator.agent.attempts import (
     record_end,
 )
 from orchestrator.agent.classes import Evidence, Policy, Verdict, judge, pause
+from orchestrator.agent.clients import newest_submission
 from orchestrator.agent.ending import Ending
 from orchestrator.agent.events import Events
 from orchestrator.agent.linux import become_subreaper
 from orchestrator.agent.place import mark_of
 from orchestrator.agent.processes import Process, bearers, descendants, process_table
+from orchestrator.agent.stderr import tell
 from orchestrator.devices.gpu import Device
 from orchestrator.devices.nvml import inventory
 from orchestrator.devices.visible import visible
@@ -49,6 +51,7 @@ END_SECONDS = 18
 """How long the agent may take, beyond the ranks' own grace, before it is killed."""
 KILL_AGAIN_SECONDS = 1.0
 STOPPED = "told to stop (SIGTERM) before its ranks were started"
+REPLACED = "`ptx resume` has put another in the place of this supervisor"
 
 
 def local_job_id(pid: int) -> str:
@@ -115,6 +118,8 @@ class Run:
         self._policy = Policy(
             int(restart.get("max", 0)), restart.get("on", ()), float(restart.get("backoff", 0))
         )
+        self._submission = newest_submission(layout.root)
+        self._replaced = False
 
     def event(self, kind: str, **fields: Any) -> None:
         self._events.append(kind, **fields)
@@ -134,7 +139,8 @@ class Run:
 
     def supervise(self, leases: Leases | None) -> int:
         """The agent's exit code, minus the signal's number where one ended it; -SIGTERM where
-        the end was asked for before it started."""
+        the end was asked for before it started. One that gives way to another writes no end: it
+        would be the other's."""
         end: dict[str, Any] = {"rc": 1}
         try:
             lease = self._bind(leases) if leases else Lease({})
@@ -143,7 +149,8 @@ class Run:
             else:
                 end = {"rc": self._run_attempts(lease)}
         finally:
-            self.event("supervisor_ended", **end)
+            if not self._replaced:
+                self.event("supervisor_ended", **end)
         return int(end["rc"])
 
     def _devices(self) -> tuple[tuple[Device, ...], str | None]:
@@ -151,12 +158,13 @@ class Run:
         return visible(found.gpus, os.environ.get("CUDA_VISIBLE_DEVICES")), found.reason
 
     def _bind(self, leases: Leases) -> Lease | None:
-        """Wait for this run's turn and enough free devices; None when asked to stop."""
+        """Wait for this run's turn and enough free devices; None when asked to stop, and when
+        another has this run."""
         holder = Holder(self._layout.run_id, os.getpid())
         devices, _ = self._devices()
         waiting = False
         with leases.queue({device.uuid for device in devices}) as ticket:
-            while not self._signals.stop:
+            while not self._signals.stop and not self._gives_way():
                 idle = [device.uuid for device in devices if device.idle]
                 if lease := leases.acquire(ticket, idle, self._wanted, holder):
                     self.event("gpus_bound", devices=lease.devices)
@@ -173,7 +181,7 @@ class Run:
         """One after another, until one is the last; that one's exit code."""
         become_subreaper()
         retries = 0
-        while True:
+        while not self._gives_way():
             attempt = begin_attempt(self._layout.root, shared=self._shared)
             self.event(
                 "job_started", job_id=local_job_id(os.getpid()), attempt=attempt, host=host_name()
@@ -189,6 +197,16 @@ class Run:
             if self._signals.stop:
                 return code or 1
             retries += 1
+        return 1
+
+    def _gives_way(self) -> bool:
+        """Whether the run was resumed meanwhile: while nothing runs there is no heartbeat, and a
+        `ptx resume` typed on another machine cannot see that somebody is here. Two would train
+        over each other."""
+        if not self._replaced and newest_submission(self._layout.root) > self._submission:
+            tell(REPLACED)
+            self._replaced = True
+        return self._replaced
 
     def _judge(self, attempt: int, lasted: float) -> Verdict:
         left = read_nodes(self._layout.root, attempt)

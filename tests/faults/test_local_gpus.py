@@ -12,8 +12,10 @@ import pytest
 from local_runs import STAND_INS, LocalRun, describe_gpus, until
 
 from orchestrator.errors import UserError
+from orchestrator.runs.events import ClientEvents
 from orchestrator.schedulers.base import JobState
 from orchestrator.schedulers.lease import Holder, Leases
+from orchestrator.schedulers.supervisor import REPLACED
 
 MakeRun = Callable[..., LocalRun]
 GIB = 1 << 30
@@ -120,6 +122,20 @@ def test_a_lease_folder_of_others_is_told_at_submit(make_run: MakeRun, tmp_path:
     (tmp_path / "leases").chmod(0o777)
     with pytest.raises(UserError, match="not yours alone"):
         make_run(1, 1).submit()
+
+
+@pytest.mark.slow
+def test_a_waiting_run_that_was_resumed_elsewhere_gives_way(make_run: MakeRun) -> None:
+    """`ptx resume` on another machine sees neither its process nor a heartbeat."""
+    first, second = make_run(1, 2), make_run(2, 2)
+    first.submit()
+    started(first)
+    second.submit()
+    second.await_event("waiting_for_gpus")
+    ClientEvents.claim(second.layout, 1, attempt=0)
+    until(lambda: not second.processes(), "the end of the one that waits", second.log)
+    assert REPLACED in second.log()
+    assert not second.events("job_started") and not second.events("supervisor_ended")
 
 
 @pytest.mark.slow

@@ -18,6 +18,8 @@ from support.node_run import bash_launcher
 from orchestrator.agent.archive import agent_archive
 from orchestrator.checkpoints.commit import AttemptOver, commit
 from orchestrator.checkpoints.manifest import Manifest
+from orchestrator.runs.events import ClientEvents
+from orchestrator.schedulers.supervisor import REPLACED
 
 CRASHES = """
 import os, sys
@@ -111,6 +113,18 @@ def test_cancel_between_two_attempts_ends_the_run(make: Make) -> None:
     run.cancel()
     assert run.await_event("supervisor_ended").fields["rc"] != 0
     assert len(run.events("job_started")) == 1
+
+
+def test_a_run_resumed_between_two_attempts_is_left_to_its_resumption(make: Make) -> None:
+    """As by `ptx resume` on another machine, which sees neither process nor heartbeat here."""
+    run = make(CRASHES % 9, max=5, backoff=6)
+    run.submit()
+    run.await_event("attempt_ended")
+    ClientEvents.claim(run.layout, 1, attempt=1)
+    until(lambda: not run.processes(), "the end of all processes", lambda: str(run.processes()))
+    assert REPLACED in run.log()
+    assert len(run.events("job_started")) == 1
+    assert not run.events("supervisor_ended")  # it would be the resumption's
 
 
 def test_a_run_whose_processes_were_all_killed_is_started_again(make: Make) -> None:
