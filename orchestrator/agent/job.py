@@ -27,7 +27,7 @@ from orchestrator.agent.bad_hosts import to_avoid
 from orchestrator.agent.classes import Policy, Verdict, pause
 from orchestrator.agent.clients import cancelled, first_attempt, replaced
 from orchestrator.agent.events import Events
-from orchestrator.agent.judgement import Judge, Silence
+from orchestrator.agent.judgement import Judge
 from orchestrator.agent.lifeline import Anchor
 from orchestrator.agent.linux import set_name
 from orchestrator.agent.place import NotStartable, read_plan
@@ -78,11 +78,7 @@ class Job:
         if self._replaced:
             tell("SLURM has started this job again, but `ptx resume` has put another in its place")
             return 1
-        try:
-            code = self._attempts()
-        except Silence:
-            tell("SLURM ends this job and does not say why: its next start judges this attempt")
-            return 1
+        code = self._attempts()
         if cancelled(self._run_dir):
             self._forget_secrets("cancelled", newest_attempt(read_events(self._path)))
         return code
@@ -206,7 +202,10 @@ class Job:
                 left = min(8.0, wait / 4) if own else min(2.0, wait / 6)
                 deadline = time.monotonic() + wait - left
             if time.monotonic() > deadline:
-                if self._allocation.facts().get("JobState") != "RUNNING":
+                facts = self._allocation.facts()
+                if not facts:
+                    continue  # another srun would start beside ranks that nobody ends
+                if facts.get("JobState") != "RUNNING":
                     return
                 self._judge.ending, deadline = False, math.inf  # it was meant for this process
 

@@ -18,13 +18,15 @@ from orchestrator.agent.attempts import (
 )
 from orchestrator.agent.classes import OBEDIENT, Evidence, Past, Policy, Verdict, judge
 from orchestrator.agent.clients import first_attempt
+from orchestrator.agent.stderr import tell
 
 _AT_ONCE = 5.0
 """Seconds between SLURM's decision to preempt a job without GraceTime and its end, at most."""
-_INSISTS = 10.0
-"""Seconds for which a job that is being ended asks why; it has its KillWait, 30 s by default."""
 _PATIENCE = 1800.0
-"""Seconds for which one asks that nobody has told to end: its ranks alone may have been told."""
+"""Seconds for which a job asks again where SLURM is silent and it or its ranks were told to end.
+SLURM's SIGKILL comes long before, where it was SLURM that told them."""
+_SAYS_SO = 10.0
+"""Seconds of silence after which the scheduler's log says what is waited for."""
 _SETTLES = 5.0
 """Seconds within which SLURM says of a job that it ends it, once it has sent SIGTERM."""
 _HEARS = 0.1
@@ -32,11 +34,8 @@ _HEARS = 0.1
 _STRANGERS_MOST = 3
 """Such ends in a row: what sends SIGTERM again and again means it."""
 _STRANGERS = "its processes were told to end (SIGTERM), and not by SLURM"
+_UNEXPLAINED = "its processes were told to end (SIGTERM), and SLURM does not say why"
 _UNSEEN = "the supervisor of the job was killed, and srun with it"
-
-
-class Silence(Exception):
-    """SLURM did not answer, and what follows depends on what it would have said."""
 
 
 class Judge:
@@ -74,16 +73,18 @@ class Judge:
         self._sleep(_HEARS)
         evidence, signalled = self._evidence(attempt, nodes), self.ending
         obeyed, past = _only_obeyed(evidence), self.past()
-        told = self.told(patient=obeyed)
+        # What has completed has, whatever SLURM says, and a job that it ends may wait in vain.
+        told = None if _completed(evidence) else self.told(patient=obeyed)
         down = self._allocation.down(nodes) if told == "node-failure" else ()
         evidence = evidence._replace(told=told, down=down, seconds=time.time() - begun)
-        if told is None and obeyed and not evidence.warned:
-            if not self.facts:
-                raise Silence
-            if signalled and past.lost < _STRANGERS_MOST:
-                # A host that is shut down in good order tells its processes before SLURM knows.
-                verdict = judge(evidence._replace(told="node-failure"), past, self._policy)
-                return verdict._replace(message=_STRANGERS, nodes_failed=[])
+        if told is not None or not obeyed or evidence.warned:
+            return judge(evidence, past, self._policy)
+        if (signalled or not self.facts) and past.lost < _STRANGERS_MOST:
+            # A host that is shut down in good order tells its processes before SLURM knows. Nor is
+            # a job cancelled because SLURM is silent: before it comes back SLURM is asked again.
+            verdict = judge(evidence._replace(told="node-failure"), past, self._policy)
+            message = _STRANGERS if self.facts else _UNEXPLAINED
+            return verdict._replace(message=message, nodes_failed=[])
         return judge(evidence, past, self._policy)
 
     def judge_unseen(self, attempt: int, nodes: Sequence[str], begun: float) -> Verdict:
@@ -154,11 +155,11 @@ class Judge:
         return "time-limit" if left is not None and left <= 1 else "cancelled"
 
     def _facts(self, patience: float) -> dict[str, str]:
-        """Empty where SLURM is silent for longer than that; raises Silence, after ten seconds of
-        it, where SLURM is ending the job: that may be for any reason. A SIGTERM that is not SLURM's
-        ends nothing."""
+        """Empty where SLURM is silent for longer than that; where it may be ending the job, for
+        longer than it lets that live. A SIGTERM that is not SLURM's ends nothing."""
         asked = time.monotonic()
         told: float | None = None
+        said = False
         while True:
             facts, now = self._allocation.facts(), time.monotonic()
             told = told or now if self.ending else None
@@ -168,14 +169,23 @@ class Judge:
                 if now > told + _SETTLES:
                     self.ending = False
                     return facts
-            elif told is not None and now > told + _INSISTS:
-                raise Silence
-            elif told is None and now >= asked + patience:
+            elif now >= asked + (patience if told is None else _PATIENCE):
+                if said:
+                    tell("SLURM still does not answer: what follows is decided without its word")
+                self.ending = False
                 return {}
+            elif not said and now > asked + _SAYS_SO:
+                tell("SLURM does not answer: what follows waits for its word")
+                said = True
             self._sleep(1)
 
     def _is_ended(self, facts: Mapping[str, str]) -> bool:
         return facts.get("JobState") != "RUNNING" or self._allocation.is_requeued(facts)
+
+
+def _completed(evidence: Evidence) -> bool:
+    reasons = {str(event.get("reason")) for event in evidence.ended.values()}
+    return len(evidence.ended) == len(evidence.hosts) and reasons == {"completed"}
 
 
 def _only_obeyed(evidence: Evidence) -> bool:

@@ -13,7 +13,7 @@ from orchestrator.agent.bad_hosts import exclusion
 from orchestrator.agent.classes import Verdict
 from orchestrator.agent.clients import cancelled
 from orchestrator.agent.events import Events
-from orchestrator.agent.judgement import Judge, Silence
+from orchestrator.agent.judgement import Judge
 from orchestrator.agent.placement import revoked
 from orchestrator.agent.stderr import tell
 
@@ -130,11 +130,7 @@ class Queue:
         """Since the attempt was judged, by this person or anybody else. What SLURM was ending then
         it ends for the reason that was judged."""
         if not self._cancelled:
-            self._cancelled = cancelled(self._run_dir) or (not self._known and self._ends())
+            self._cancelled = cancelled(self._run_dir) or (
+                not self._known and self._judge.told() == "cancelled"
+            )
         return self._cancelled
-
-    def _ends(self) -> bool:
-        try:
-            return self._judge.told() == "cancelled"
-        except Silence:
-            return False

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,18 @@ class SteppingRun:
 
 Start = Callable[..., SteppingRun]
 """With the script's arguments and sections of the spec; it ends with the test."""
+
+
+@contextmanager
+def silent_slurm(cluster: Cluster) -> Iterator[None]:
+    """slurmctld is there and answers nobody."""
+    pid = cluster_processes.running_pid(cluster.root / "pids" / "slurmctld")
+    assert pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def processes_of(cluster: Cluster, node: str) -> list[int]:

@@ -6,13 +6,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import cluster_processes as processes
 import pytest
 from cluster import Cluster
-from restarting import Start, SteppingRun
+from restarting import Start, SteppingRun, silent_slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -98,18 +96,6 @@ def test_a_batch_step_killed_whole_is_brought_back_by_the_ranks_agent(
     assert len(run.events("requeue")) == 1
     assert run.endings()[0] == ("node-failure", True, False, "requeue")
     assert run.lost() <= 10
-
-
-@contextmanager
-def silent_slurm(cluster: Cluster) -> Iterator[None]:
-    """slurmctld is there and answers nobody."""
-    pid = processes.running_pid(cluster.root / "pids" / "slurmctld")
-    assert pid
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.soak

@@ -6,10 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import nullcontext
 
 import cluster_processes as processes
 import pytest
-from restarting import Start, SteppingRun
+from cluster import Cluster
+from restarting import Start, SteppingRun, silent_slurm
 from support.disturb import agents_of, ranks_of, supervisors_of
 
 from orchestrator.agent.takeover import living_sruns
@@ -52,18 +55,23 @@ def test_a_cancel_that_slurm_never_heard_of_holds_where_the_run_would_go_on(
     assert run.ptx.state(run.layout.root)["state"] == "cancelled"
 
 
+@pytest.mark.parametrize(
+    ("nodes", "silent"), [(2, False), pytest.param(1, True, marks=pytest.mark.soak)]
+)
 def test_a_sigterm_to_every_process_of_the_batch_host_that_is_not_slurms_loses_no_run(
-    start: Start,
+    start: Start, disturbed: Cluster, nodes: int, silent: bool
 ) -> None:
     """As of a host that is shut down in good order, before SLURM knows of it."""
-    run = start({"steps": 10000})
+    run = start({"steps": 10000}, resources={"nodes": nodes})
     run.until_step(5)
     root, job = run.layout.root, run.job
     sruns = [process.pid for process in living_sruns(job, 0)]
     everything = [*supervisors_of(root), *sruns, *agents_of(root, 0), *ranks_of(root, 0)]
     assert sruns and len(everything) >= 3
-    for pid in everything:
-        processes.send(pid, signal.SIGTERM)  # srun is two: one may be gone with the other
+    with silent_slurm(disturbed) if silent else nullcontext():
+        for pid in everything:
+            processes.send(pid, signal.SIGTERM)  # srun is two: one may be gone with the other
+        time.sleep(40 if silent else 0)  # longer than SLURM would have let the job live
     run.until_attempt(1)
     # srun that is told to end ends its step at once; whoever had time to say more did.
     assert run.endings()[0][:3] == ("node-failure", True, False)

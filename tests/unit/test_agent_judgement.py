@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +14,12 @@ from support.slurm_site import SILENT, Site
 from orchestrator.agent import judgement
 from orchestrator.agent.allocation import Allocation
 from orchestrator.agent.classes import Policy, Verdict
-from orchestrator.agent.judgement import Judge, Silence
+from orchestrator.agent.judgement import Judge
 from orchestrator.agent.placement import place, revoked
 
 EVERY = Policy(3, ["failed", "preempted", "time-limit", "node-failure"], 0.0)
 RUNNING = "JobId=7 JobState=RUNNING Restarts=0 Requeue=1 StartTime=2026-01-01T00:00:00"
+OVER = "JobId=7 JobState=COMPLETING Requeue=1 TimeLimit=01:00:00 RunTime=00:10:00"
 PREEMPTED = f"{RUNNING} PreemptTime=2026-01-01T01:00:00 EndTime=2026-01-01T02:00:00"
 
 
@@ -64,14 +66,47 @@ def test_ranks_that_were_told_to_stop_while_slurm_is_silent_are_judged_once_it_s
     assert (verdict.name, verdict.retry, verdict.where) == ("preempted", True, "requeue")
 
 
+@pytest.mark.parametrize("ending", [False, True])
 def test_nobody_is_taken_to_have_cancelled_a_job_of_which_slurm_says_nothing(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: bool
 ) -> None:
     monkeypatch.setattr(judgement, "_PATIENCE", 0.0)
-    ended(tmp_path, "stopped", "stopped")
+    ended(tmp_path, "terminated", "stopped")
     site.falls_silent()
-    with pytest.raises(Silence):
-        judged(tmp_path)
+    verdict = judged(tmp_path, ending=ending)
+    assert (verdict.name, verdict.retry, verdict.where) == ("node-failure", True, "requeue")
+    assert "SLURM does not say why" in verdict.message and verdict.nodes_failed == []
+    end = {"v": 1, "t": 5, "type": "attempt_ended", "class": "node-failure", "retry": True}
+    (tmp_path / "x").write_text((json.dumps(end) + "\n") * 3)
+    assert judged(tmp_path, ending=ending)[:3:2] == ("cancelled", False), "again and again"
+
+
+@pytest.mark.parametrize(
+    ("word", "wanted"),
+    [
+        (f"{RUNNING} TimeLimit=01:00:00 RunTime=00:10:00", ("node-failure", True)),
+        (OVER, ("cancelled", False)),
+        (f"{OVER} Restarts=1", ("preempted", True)),
+    ],
+)
+def test_a_job_that_is_told_to_end_waits_for_slurms_word_as_long_as_it_lives(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, wanted: tuple[str, bool]
+) -> None:
+    """A busy controller is silent for longer than a moment, and the SIGTERM need not be its own."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if now[0] > 600:
+            site.command("scontrol", f"echo '{word}'")
+
+    clock = SimpleNamespace(time=time.time, monotonic=lambda: now[0])
+    monkeypatch.setattr(judgement, "time", clock)
+    site.falls_silent()
+    ended(tmp_path, "terminated", "terminated")
+    judge = Judge(tmp_path, tmp_path / "x", EVERY, Allocation({"SLURM_JOB_ID": "7"}), sleep)
+    judge.ending = True
+    assert judge.judge(0, ["a", "b"], time.time() - 3000)[:3:2] == wanted
 
 
 def test_nobody_waits_for_a_silent_slurm_whose_word_changes_nothing(
@@ -85,6 +120,7 @@ def test_nobody_waits_for_a_silent_slurm_whose_word_changes_nothing(
     assert judged(tmp_path, wakes=wakes).name == "failed"
     ended(tmp_path, "completed", "completed")
     assert judged(tmp_path, wakes=wakes).name == "completed"
+    assert judged(tmp_path, wakes=wakes, ending=True).name == "completed"
 
 
 def test_a_sigterm_that_is_not_slurms_does_not_end_the_run(

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 from support.slurm_site import SILENT, Site
 
-from orchestrator.agent import judgement
 from orchestrator.agent.allocation import Allocation
 from orchestrator.agent.bad_hosts import exclusion
 from orchestrator.agent.classes import Past, Policy
 from orchestrator.agent.clients import cancelled, first_attempt
 from orchestrator.agent.events import Events
-from orchestrator.agent.judgement import Judge, Silence
+from orchestrator.agent.judgement import Judge
 from orchestrator.agent.queue import Queue
 
 
@@ -206,17 +205,6 @@ def test_a_job_that_slurm_has_requeued_after_all_is_not_submitted_besides(
     site.answers(restarts=1)
     assert go("new-job", lambda: None) == []
     assert site.asked("sbatch") == 0
-
-
-def test_why_slurm_ends_a_job_is_not_guessed_from_its_silence(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(judgement, "_INSISTS", 0.0)
-    site.falls_silent()
-    judge = Judge(tmp_path, tmp_path / "x", Policy(3, [], 0.0), Allocation({"SLURM_JOB_ID": "7"}))
-    judge.ending = True
-    with pytest.raises(Silence):
-        judge.judge(0, ["node0"], 0.0)
 
 
 def fails_twice(*hosts: str) -> Past:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.slurm_site import Site
+from support.slurm_site import SILENT, Site
 
 from orchestrator.agent.lifeline import Anchor, Lifeline
 from orchestrator.agent.takeover import Inheritance, inheritance
@@ -79,9 +79,11 @@ def supervised(folder: Path) -> tuple[Site, dict[str, str]]:
     return site, path | slurm
 
 
-def supervise(folder: Path, env: dict[str, str]) -> int:
-    argv = [sys.executable, "-c", SUPERVISOR]
-    return subprocess.run(argv, env=env, cwd=folder, timeout=60, check=False).returncode
+def supervise(folder: Path, env: dict[str, str], settings: str = "") -> int:
+    argv = [sys.executable, "-c", settings + SUPERVISOR]
+    with (folder / "scheduler.log").open("w") as log:
+        done = subprocess.run(argv, env=env, cwd=folder, timeout=60, check=False, stderr=log)
+    return done.returncode
 
 
 SUPERVISOR = "from orchestrator.agent.job import run_job; exit(run_job('plan.json', ['srun']))"
@@ -149,6 +151,56 @@ def test_a_job_of_an_earlier_submission_that_is_requeued_leaves_the_run_to_the_n
         assert path.read_bytes() == before
         assert (tmp_path / "secrets").exists()
         assert site.asked("scontrol") == site.asked("sbatch") == 0
+
+
+IMPATIENT = """
+from orchestrator.agent import allocation, judgement, queue
+allocation._TIMEOUT, judgement._SETTLES = 5, 0
+judgement._SAYS_SO, judgement._PATIENCE, queue._INSISTS = -1, 0.5, 0
+"""
+NODE = {"v": 1, "t": 2, "type": "node_ended", "node": 0, "reason": "terminated"}
+
+
+@pytest.mark.parametrize("silence", [SILENT, "exec sleep 20 >/dev/null 2>&1"])
+@pytest.mark.parametrize("told", ["kill -TERM $PPID", ":"])
+def test_a_run_whose_processes_were_told_to_end_while_slurm_is_silent_is_not_over(
+    tmp_path: Path, silence: str, told: str
+) -> None:
+    """By somebody else, or by a SLURM that nobody hears of then."""
+    site, env = supervised(tmp_path)
+    site.command("srun", f"echo '{json.dumps(NODE)}' > events/a000-node-0000.jsonl\n{told}")
+    site.command("scontrol", silence)
+    hangs = "allocation._TIMEOUT = 0.2\n"
+    assert supervise(tmp_path, env, IMPATIENT + hangs) == 1
+    events = map(json.loads, (tmp_path / "events/job.jsonl").read_text().splitlines())
+    kinds = {event["type"]: event for event in events}
+    assert list(kinds) == ["job_started", "attempt_ended", "requeue"]
+    end = kinds["attempt_ended"]
+    assert (end["class"], end["retry"], end["where"]) == ("node-failure", True, "requeue")
+    assert "SLURM does not say why" in end["message"]
+    log = (tmp_path / "scheduler.log").read_text()
+    assert "SLURM still does not answer" in log and "Traceback" not in log
+
+
+def test_no_attempt_begins_beside_ranks_that_outlive_a_sigterm_and_slurms_silence(
+    tmp_path: Path,
+) -> None:
+    """KillWait is over, and SLURM does not say at once that it ends nothing."""
+    site, env = supervised(tmp_path)
+    done = json.dumps(NODE | {"reason": "completed"})
+    site.command(
+        "srun",
+        "[ $PTX_ATTEMPT = 0 ] || exit\nkill -TERM $PPID\nwhile ! [ -e spoke ]; do sleep 0.1; done\n"
+        f"sleep 2\necho '{done}' > events/a000-node-0000.jsonl",
+    )
+    site.command(
+        "scontrol",
+        "case \"$*\" in 'show config') echo 'KillWait = 1 sec'; exit;; esac\n"
+        f"echo >> asks; [ $(wc -l < asks) -ge 3 ] || {{ {SILENT}; }}\n"
+        "echo 'JobId=7 JobState=RUNNING Restarts=0 Requeue=1'; touch spoke",
+    )
+    assert supervise(tmp_path, env, IMPATIENT + "judgement._PATIENCE = 60\n") == 0
+    assert site.asked("srun") == 1
 
 
 def test_a_lifeline_finds_the_supervisor_that_took_the_place_of_another() -> None:
