@@ -71,7 +71,7 @@ def test_a_sigterm_to_every_process_of_the_batch_host_that_is_not_slurms_loses_n
     with silent_slurm(disturbed) if silent else nullcontext():
         for pid in everything:
             processes.send(pid, signal.SIGTERM)  # srun is two: one may be gone with the other
-        time.sleep(40 if silent else 0)  # longer than SLURM would have let the job live
+        time.sleep(130 if silent else 0)  # two questions, of a minute each, are not answered
     run.until_attempt(1)
     # srun that is told to end ends its step at once; whoever had time to say more did.
     assert run.endings()[0][:3] == ("node-failure", True, False)
