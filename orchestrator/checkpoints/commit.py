@@ -110,7 +110,8 @@ def prune(
     newest: StepFolder | None = None,
     damaged: Collection[StepFolder] = (),
 ) -> list[StepFolder]:
-    """Delete what is superfluous under `root`, and say what that was. Raises OSError.
+    """Delete what is superfluous under `root`, and say what that was. Raises OSError, after all
+    that can be deleted is: one on a damaged part of a disk would else keep all others for ever.
 
     What `resume_from` has made another history stays, and does not count. Nor does what lies beyond
     `newest`, the one just committed: a run that is not there yet could not load it. Nor what is
@@ -125,6 +126,12 @@ def prune(
     whole = [folder for folder in folders if folder not in damaged]
     gone = [folder for folder in folders if folder in damaged]
     gone += superfluous(whole, keep_last=keep_last, keep_every=keep_every, best=best)
+    failed: OSError | None = None
     for folder in gone:
-        remove(folder)
+        try:
+            remove(folder)
+        except OSError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
     return gone

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,6 +113,27 @@ def test_nor_does_it_in_a_later_start_which_does_not_come_by_it(tmp_path: Path) 
         newest = step_folder(tmp_path, step, attempt)
         prune(tmp_path, keep_last=3, best=20, newest=newest, damaged=passed_over)
     assert steps(tmp_path) == [15, 25, 35]
+
+
+def test_one_that_cannot_be_deleted_keeps_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that damages a checkpoint may refuse to delete it, too."""
+    for step in (10, 20, 30, 40):
+        saved(tmp_path, step)
+    damaged = step_folder(tmp_path, 20, 0)
+    deletes = shutil.rmtree
+
+    def refuses(path: Path, **how: Any) -> None:
+        if path == damaged.path:
+            raise OSError(errno.EUCLEAN, "Structure needs cleaning", str(path))
+        deletes(path, **how)
+
+    monkeypatch.setattr(shutil, "rmtree", refuses)
+    with pytest.raises(OSError, match="needs cleaning"):
+        prune(tmp_path, keep_last=1, damaged={damaged})
+    assert [folder.step for folder in step_folders(tmp_path)] == [20, 40]
+    assert steps(tmp_path) == [40]
 
 
 def test_the_last_good_one_stays_whatever_is_asked(tmp_path: Path) -> None:
