@@ -209,16 +209,18 @@ def wrong_sizes(folder: Path, files: Sequence[FileEntry]) -> list[str]:
         return [f"{folder} cannot be read: {error.strerror}"]
     parts = [files[first : first + _EACH] for first in range(0, len(files), _EACH)]
     with ThreadPoolExecutor(_LOOKERS) as pool:
+        # A listing may be older than the files: an NFS client keeps one for up to a minute.
         found = pool.map(
-            lambda part: [_wrong_size(there.get(one.name), one) for one in part], parts
+            lambda part: [_wrong_size(there.get(one.name, folder / one.name), one) for one in part],
+            parts,
         )
         told = [what for part in found for what in part]
     return [f"{folder / one.name} {what}" for one, what in zip(files, told, strict=True) if what]
 
 
-def _wrong_size(there: os.DirEntry[str] | None, wanted: FileEntry) -> str | None:
+def _wrong_size(there: os.DirEntry[str] | Path, wanted: FileEntry) -> str | None:
     try:
-        return "is missing" if there is None else _other_size(there.stat().st_size, wanted)
+        return _other_size(there.stat().st_size, wanted)
     except FileNotFoundError:
         return "is missing"
     except OSError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,22 @@ def test_of_more_files_than_one_look_takes_each_that_lacks_bytes_is_named(tmp_pa
         f"{tmp_path / files[rank].name} {what}" for rank, what in said.items()
     ]
     assert len(tensor_file.wrong_sizes(tmp_path / "gone", files)) == 1100
+
+
+def test_what_is_newer_than_the_listing_of_its_folder_is_not_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after somebody has looked into the folder on an NFS client while it was written."""
+    made_checkpoint(tmp_path, 10)
+    there = os.scandir
+
+    @contextmanager
+    def of_before(folder: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with there(folder) as entries:
+            yield [entry for entry in entries if entry.name != "rank-00001.safetensors"]
+
+    monkeypatch.setattr(os, "scandir", of_before)
+    assert [one.problem for one in listing(root(tmp_path), None)] == [None]
 
 
 def test_who_wants_the_next_start_or_a_step_looks_at_no_older_ones(
