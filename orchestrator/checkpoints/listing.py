@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.checkpoints.manifest import DamagedCheckpoint, Manifest, read_manifest
 from orchestrator.checkpoints.names import MANIFEST, StepFolder, eligible, step_folders
-from orchestrator.checkpoints.tensor_file import wrong_sizes
+from orchestrator.checkpoints.tensor_file import Mismatch, is_unreadable, wrong_sizes
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Listed:
     """False for what a person left behind by going back to an earlier step."""
     resumes: bool = False
     """The next start continues from this one, if the hashes of its files are right."""
+    away: bool = False
+    """It cannot be read here and now, and may be whole all the same."""
 
     @property
     def whole(self) -> bool:
@@ -50,17 +52,18 @@ def _listed(folder: StepFolder, *, is_eligible: bool) -> Listed:
         return Listed(folder, None, f"{folder.path} has no {MANIFEST}", is_eligible)
     try:
         manifest = read_manifest(folder.path)
-        problem = _missing_from(folder, manifest)
+        problems = wrong_sizes(folder.path, manifest.files)
+        problem = _told(problems)
+        away = bool(problems) and all(one.unreadable for one in problems)
     except DamagedCheckpoint as error:
-        manifest, problem = None, error.message
+        manifest, problem, away = None, error.message, is_unreadable(error)
     if problem is not None and not folder.committed:  # its run has deleted it meanwhile
         return Listed(folder, None, f"{folder.path} has no {MANIFEST}", is_eligible)
-    return Listed(folder, manifest, problem, is_eligible)
+    return Listed(folder, manifest, problem, is_eligible, away=away)
 
 
-def _missing_from(folder: StepFolder, manifest: Manifest) -> str | None:
-    problems = wrong_sizes(folder.path, manifest.files)
+def _told(problems: Sequence[Mismatch]) -> str | None:
     if not problems:
         return None
     more = f" ({len(problems) - 1} more files are damaged)" if len(problems) > 1 else ""
-    return f"{problems[0]}{more}"
+    return f"{problems[0].sentence}{more}"

@@ -43,9 +43,10 @@ def to_prune(
     newer than that, nor what `attempt`, the newest that has begun, may be writing.
 
     The newest one that counts is read before anything goes (`reads` is told), since a flipped byte
-    shows in its hash alone; of the others it is enough that every file has its size. What somebody
-    left behind by going back goes as well, but for multiples of `keep.every`. With `apart`, as
-    under `checkpoint.resume: never`, each attempt is a history of its own.
+    shows in its hash alone; of the others it is enough that every file has its size. What cannot
+    be read at the moment may be whole, and stays. What somebody left behind by going back goes as
+    well, but for multiples of `keep.every`. With `apart`, as under `checkpoint.resume: never`, each
+    attempt is a history of its own.
     """
     found = [one for one in listing(root, resume_from) if not _being_written(one, attempt)]
     attempts = {one.folder.attempt for one in found} if apart else set()
@@ -84,7 +85,7 @@ def _superfluous(found: Sequence[Listed], sound: Sequence[Listed], keep: Keep) -
 
 
 def _goes(one: Listed, kept: set[StepFolder], newest: StepFolder, keep_every: int | None) -> bool:
-    if one.folder in kept:
+    if one.folder in kept or one.away:
         return False
     if one.eligible:
         return one.folder < newest

@@ -188,14 +188,13 @@ def mismatches(
             if what is not None:
                 found.append(Mismatch(f"{path} {what}", unreadable=False))
         except OSError as error:
-            told = f"{path} cannot be read: {error.strerror}"
-            found.append(Mismatch(told, unreadable=is_away(error)))
+            found.append(_unread(path, error))
     return found
 
 
-def wrong_sizes(folder: Path, files: Sequence[FileEntry]) -> list[str]:
-    """A sentence for each file that is missing, has another size, or cannot be looked at. Nothing
-    is read of what is in it.
+def wrong_sizes(folder: Path, files: Sequence[FileEntry]) -> list[Mismatch]:
+    """One for each file that is missing, has another size, or cannot be looked at. Nothing is read
+    of what is in it.
 
     A checkpoint of thousands of ranks has as many files: the folder is read first, with which an
     NFS server tells their sizes too, and what is still asked is asked by several at a time.
@@ -206,25 +205,29 @@ def wrong_sizes(folder: Path, files: Sequence[FileEntry]) -> list[str]:
     except FileNotFoundError:
         there = {}
     except OSError as error:
-        return [f"{folder} cannot be read: {error.strerror}"]
+        return [_unread(folder, error)]
     parts = [files[first : first + _EACH] for first in range(0, len(files), _EACH)]
     with ThreadPoolExecutor(_LOOKERS) as pool:
         # A listing may be older than the files: an NFS client keeps one for up to a minute.
         found = pool.map(
-            lambda part: [_wrong_size(there.get(one.name, folder / one.name), one) for one in part],
+            lambda part: [_wrong_size(folder / one.name, there.get(one.name), one) for one in part],
             parts,
         )
-        told = [what for part in found for what in part]
-    return [f"{folder / one.name} {what}" for one, what in zip(files, told, strict=True) if what]
+        return [what for part in found for what in part if what is not None]
 
 
-def _wrong_size(there: os.DirEntry[str] | Path, wanted: FileEntry) -> str | None:
+def _wrong_size(path: Path, there: os.DirEntry[str] | None, wanted: FileEntry) -> Mismatch | None:
     try:
-        return _other_size(there.stat().st_size, wanted)
+        what = _other_size((there or path).stat().st_size, wanted)
     except FileNotFoundError:
-        return "is missing"
+        what = "is missing"
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return _unread(path, error)
+    return None if what is None else Mismatch(f"{path} {what}", unreadable=False)
+
+
+def _unread(path: Path, error: OSError) -> Mismatch:
+    return Mismatch(f"{path} cannot be read: {error.strerror}", unreadable=is_away(error))
 
 
 def _other_size(size: int, wanted: FileEntry) -> str | None:
@@ -257,3 +260,8 @@ def _patiently(look: Callable[[], str | None], pauses: Sequence[float]) -> str |
 def is_away(error: OSError) -> bool:
     """Whether the way to a file failed, and not what lies there."""
     return error.errno not in _DAMAGE
+
+
+def is_unreadable(damage: DamagedCheckpoint) -> bool:
+    """Whether what is called damaged only could not be read, and may be whole."""
+    return isinstance(damage.__cause__, OSError) and is_away(damage.__cause__)

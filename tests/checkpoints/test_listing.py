@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import threading
@@ -112,7 +113,7 @@ def test_of_more_files_than_one_look_takes_each_that_lacks_bytes_is_named(tmp_pa
     (tmp_path / files[600].name).symlink_to("nowhere")
     cut = "has 2 bytes and was written with 3"
     said = {3: cut, 511: cut, 512: cut, 600: "is missing", 1023: cut, 1024: "is missing", 1099: cut}
-    assert tensor_file.wrong_sizes(tmp_path, files) == [
+    assert [one.sentence for one in tensor_file.wrong_sizes(tmp_path, files)] == [
         f"{tmp_path / files[rank].name} {what}" for rank, what in said.items()
     ]
     assert len(tensor_file.wrong_sizes(tmp_path / "gone", files)) == 1100
@@ -142,7 +143,7 @@ def test_who_wants_the_next_start_or_a_step_looks_at_no_older_ones(
     os.truncate(step_folder(root(tmp_path), 40, 0).path / "rank-00000.safetensors", 100)
     looked: list[str] = []
 
-    def looks(folder: Path, files: Any) -> list[str]:
+    def looks(folder: Path, files: Any) -> list[tensor_file.Mismatch]:
         looked.append(folder.name)
         return tensor_file.wrong_sizes(folder, files)
 
@@ -218,6 +219,33 @@ def test_pruning_takes_no_number_for_the_best_that_is_none(tmp_path: Path) -> No
     for step, loss in ((10, math.nan), (20, 1.0), (30, 2.0), (40, math.inf)):
         made_checkpoint(tmp_path, step, metrics={"loss": loss})
     assert goes(tmp_path, best_metric="loss") == [(10, 0), (30, 0)]
+
+
+def test_pruning_leaves_what_a_file_server_does_not_show_at_the_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (10, 20, 30, 40, 50):
+        made_checkpoint(tmp_path, step)
+    os.truncate(step_folder(root(tmp_path), 10, 0).path / "rank-00000.safetensors", 100)
+    scandir, read = os.scandir, Path.read_bytes
+
+    def looks(folder: Path) -> Any:
+        if "step-00000020" in str(folder):
+            raise OSError(errno.ESTALE, "Stale file handle", str(folder))
+        return scandir(folder)
+
+    def reads(path: Path) -> bytes:
+        if "step-00000030" in str(path):
+            raise OSError(errno.ETIMEDOUT, "Connection timed out", str(path))
+        return read(path)
+
+    monkeypatch.setattr(os, "scandir", looks)
+    monkeypatch.setattr(Path, "read_bytes", reads)
+    found = listing(root(tmp_path), None)
+    assert [one.whole for one in found] == [True, True, False, False, False]
+    assert [one.away for one in found] == [False, False, True, True, False]
+    assert goes(tmp_path, every=10) == [(10, 0)]
+    assert goes(tmp_path) == [(10, 0), (40, 0)]
 
 
 def test_pruning_leaves_what_the_running_attempt_writes_wherever_it_stands(tmp_path: Path) -> None:

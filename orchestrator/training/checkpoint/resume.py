@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from orchestrator.checkpoints.manifest import DamagedCheckpoint, Manifest, read_manifest
 from orchestrator.checkpoints.names import MANIFEST, StepFolder, committed_folders, eligible
-from orchestrator.checkpoints.tensor_file import is_away, mismatches
+from orchestrator.checkpoints.tensor_file import is_unreadable, mismatches
 from orchestrator.checkpoints.trust import others_who_may_write
 from orchestrator.errors import UserError
 from orchestrator.runs.process import host_name
@@ -120,7 +120,7 @@ def _looked_at(
             try:
                 said = read_manifest(folder.path)
             except DamagedCheckpoint as error:
-                if isinstance(error.__cause__, OSError) and is_away(error.__cause__):
+                if is_unreadable(error):
                     raise _unreadable(error.message) from error
                 said = error.message
     said = _said_by_main(said)
