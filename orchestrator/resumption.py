@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,7 @@ class Resumption:
     checkpoint: Listed | None
     """What it continues from, if its files are whole; None begins at step 0."""
     damaged: tuple[Listed, ...]
-    """Newer ones that are not whole, and are passed over."""
+    """Newer ones that are not whole, and are passed over; one that is `away` ends the start."""
     changes: tuple[Change, ...]
     scheduler: str
     """Which has had the run so far."""
@@ -90,10 +90,7 @@ def prepare_resumption(
     if prepared.loaded.spec.checkpoint.resume == "auto":
         checkpoint, damaged = _continued(layout.checkpoints, resume_from)
         if checkpoint is None and damaged:
-            raise DamagedCheckpoint(
-                f"All checkpoints of {layout.run_id} are damaged; the newest: {damaged[0].problem}",
-                hint=f"`ptx resume {name_of(layout)} --from 0` begins anew.",
-            )
+            raise _none_whole(layout, damaged)
     numbers = [one.number for one in submissions(observed.events)]
     changes = _changes(before, plan, prepared)
     if checkpoint is None and from_step is None and not changes:
@@ -232,6 +229,19 @@ def _continued(
         if one.eligible and one.folder.committed:
             damaged.append(one)
     return None, tuple(damaged)
+
+
+def _none_whole(layout: RunLayout, damaged: Sequence[Listed]) -> UserError:
+    for one in damaged:
+        if one.away:
+            return UserError(
+                f"{layout.run_id} cannot go on from a checkpoint at the moment: {one.problem}",
+                hint="It may be whole: look at that file system, and resume then.",
+            )
+    return DamagedCheckpoint(
+        f"All checkpoints of {layout.run_id} are damaged; the newest: {damaged[0].problem}",
+        hint=f"`ptx resume {name_of(layout)} --from 0` begins anew.",
+    )
 
 
 def _changes(before: JobSpec, plan: Mapping[str, Any], prepared: Prepared) -> tuple[Change, ...]:

@@ -90,7 +90,8 @@ def _tell(resumption: Resumption) -> None:
     """Where it goes on, and what is no longer as it was."""
     attempt = resumption.attempt
     for one in resumption.damaged:
-        note(f"warning: step {one.folder.step} is damaged and passed over: {one.problem}")
+        how = "may be whole" if one.away else "is damaged and passed over"
+        note(f"warning: step {one.folder.step} {how}: {one.problem}")
     if resumption.checkpoint is None:
         note(f"attempt {attempt} begins at step 0: {_why_anew(resumption)}")
     else:

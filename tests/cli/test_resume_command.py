@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,7 +19,9 @@ from support.made_runs import MadeRun
 from support.ptx import CHECKOUT, Ptx
 
 from orchestrator.checkpoints.manifest import Manifest
-from orchestrator.errors import Conflict
+from orchestrator.errors import Conflict, UserError
+from orchestrator.preparation import Choices
+from orchestrator.resumption import prepare_resumption
 from orchestrator.runs.events import read_events
 from orchestrator.runs.layout import RunLayout
 
@@ -225,6 +228,29 @@ def test_it_says_where_it_continues_and_going_back_stays_in_the_plan(ptx: Ptx, r
     assert "continues from step 10" in ptx(*dry).stderr  # 20 and 30 are another history
     listed = json.loads(ptx.ok("checkpoints", "list", "again", "--json"))["checkpoints"]
     assert [one["eligible"] for one in listed] == [False, False, True]
+
+
+def test_nobody_is_sent_back_to_step_0_by_a_file_server_that_is_away(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (10, 20):
+        made_checkpoint(run, step)
+    os.truncate(run / "checkpoints" / "step-00000020.a000" / "rank-00000.safetensors", 9)
+    scandir, away = os.scandir, "step-00000010"
+
+    def looks(folder: Path) -> Any:
+        if away in str(folder):
+            raise OSError(errno.ESTALE, "Stale file handle", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", looks)
+    with pytest.raises(UserError, match=r"at the moment: .*Stale file handle") as raised:
+        prepare_resumption(RunLayout(run), Choices())
+    assert "--from 0" not in str(raised.value.hint)
+    away = "step-00000020"
+    told = prepare_resumption(RunLayout(run), Choices())
+    assert told.checkpoint is not None and told.checkpoint.folder.step == 10
+    assert [one.away for one in told.damaged] == [True]
 
 
 def test_a_resumption_that_the_scheduler_refuses_changes_nothing(
