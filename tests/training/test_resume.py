@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from orchestrator.spec.policies import Checkpoint
 from orchestrator.spec.training import Training
 from orchestrator.training.checkpoint.policy import Policy
 from orchestrator.training.checkpoint.resume import best_so_far
+from orchestrator.training.errors import TrainingFailed
 from orchestrator.training.feed import Feed
 from orchestrator.training.language.windows import Windows
 from orchestrator.training.layout import Layout
@@ -366,19 +368,47 @@ def test_the_best_is_by_the_metric_that_was_asked_for(
     assert Policy(Checkpoint(best=name)).score(metrics) == score
 
 
-def test_the_best_so_far_is_none_of_those_that_were_passed_over_as_damaged(tmp_path: Path) -> None:
-    for step, loss in ((10, 3.0), (20, 2.0), (30, 2.5), (40, 1.0)):
-        folder = step_folder(tmp_path, step, 0)
-        begin(folder)
-        metrics = {"eval_loss": loss}
-        manifest = Manifest("r", step, 0, 0.0, 1, {}, {}, (), {}, metrics)
-        commit(folder.path, manifest, tmp_path / "attempts")
-    plan, main = load_plan({}, gpus=0), Rank(0, 1, 0, torch.device("cpu"))
-    score = Policy(Checkpoint(best="eval_loss")).score
+@pytest.fixture
+def alone() -> Iterator[Rank]:
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        for since, best in ((30, (-2.0, 20)), (10, (-3.0, 10)), (40, (-1.0, 40))):
-            from_ = step_folder(tmp_path, since, 0)
-            assert best_so_far(tmp_path, plan, main, score, from_) == best
-    finally:
-        dist.destroy_process_group()
+    yield Rank(0, 1, 0, torch.device("cpu"))
+    dist.destroy_process_group()
+
+
+def best(root: Path, alone: Rank, since: int) -> tuple[float, int] | None:
+    """Of four checkpoints, where training goes on from `since`."""
+    for step, loss in ((10, 3.0), (20, 2.0), (30, 2.5), (40, 1.0)):
+        folder = step_folder(root, step, 0)
+        if not folder.committed:
+            begin(folder)
+            metrics = {"eval_loss": loss}
+            manifest = Manifest("r", step, 0, 0.0, 1, {}, {}, (), {}, metrics)
+            commit(folder.path, manifest, root / "attempts")
+    score = Policy(Checkpoint(best="eval_loss")).score
+    return best_so_far(root, load_plan({}, gpus=0), alone, score, step_folder(root, since, 0))
+
+
+def test_the_best_so_far_is_none_of_those_that_were_passed_over_as_damaged(
+    tmp_path: Path, alone: Rank
+) -> None:
+    assert best(tmp_path, alone, since=30) == (-2.0, 20)
+    assert best(tmp_path, alone, since=10) == (-3.0, 10)
+    assert best(tmp_path, alone, since=40) == (-1.0, 40)
+
+
+def test_none_is_the_best_because_a_file_server_does_not_show_a_better_one(
+    tmp_path: Path, alone: Rank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which would be pruned."""
+    best(tmp_path, alone, since=30)
+    away, read = step_folder(tmp_path, 20, 0).path, Path.read_bytes
+
+    def reads(path: Path) -> bytes:
+        if path.parent == away:
+            raise OSError(errno.ETIMEDOUT, "Connection timed out", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", reads)
+    with pytest.raises(TrainingFailed, match="it may be whole"):
+        best(tmp_path, alone, since=30)
+    assert best(tmp_path, alone, since=10) == (-3.0, 10)

@@ -102,11 +102,13 @@ class Checkpoints:
         if found is None:
             return Progress()
         progress, self._from, damaged = found
-        best = best_so_far(self._root, self._plan, self._rank, self._policy.score, self._from)
-        if self._saver is not None and best is not None:
-            self._best, self._saver.best = best
         if self._saver is not None:
             self._saver.newest, self._saver.damaged = self._from, set(damaged)
+            if self._plan.checkpoint.best is not None:
+                score = self._policy.score
+                best = best_so_far(self._root, self._plan, self._rank, score, self._from)
+                if best is not None:
+                    self._best, self._saver.best = best
         if self._rank.is_main:
             say(f"resumed after step {progress.step} from {self._from.path}")
         return progress

@@ -90,13 +90,17 @@ def best_so_far(
     since: StepFolder,
 ) -> tuple[float, int] | None:
     """Score and step of the best checkpoint up to `since`, from which training goes on: what lies
-    beyond was passed over as damaged. The same on all ranks, which call it together."""
+    beyond was passed over as damaged. The same on all ranks, which call it together.
+
+    Raises TrainingFailed where one cannot be read: it may be the best, and would be pruned.
+    """
     scores = []
     there = [folder for folder in committed_of(root, plan) if folder <= since]
-    for folder in there if rank.is_main else ():
-        with suppress(DamagedCheckpoint):
-            value = score(read_manifest(folder.path).metrics)
-            scores += [] if value is None else [(value, folder.step)]
+    with together(rank):
+        for folder in there if rank.is_main else ():
+            with suppress(DamagedCheckpoint):
+                value = score(_manifest_of(folder).metrics)
+                scores += [] if value is None else [(value, folder.step)]
     return _said_by_main(max(scores, default=None))
 
 
@@ -118,10 +122,8 @@ def _looked_at(
     with together(rank):
         if rank.is_main:
             try:
-                said = read_manifest(folder.path)
+                said = _manifest_of(folder)
             except DamagedCheckpoint as error:
-                if is_unreadable(error):
-                    raise _unreadable(error.message) from error
                 said = error.message
     said = _said_by_main(said)
     if isinstance(said, str):
@@ -140,6 +142,16 @@ def _looked_at(
     everyone: list[list[str]] = [[] for _ in range(rank.world_size)]
     dist.all_gather_object(everyone, [problem.sentence for problem in found])
     return said, [sentence for some in everyone for sentence in some]
+
+
+def _manifest_of(folder: StepFolder) -> Manifest:
+    """Raises DamagedCheckpoint, and TrainingFailed where it may be whole."""
+    try:
+        return read_manifest(folder.path)
+    except DamagedCheckpoint as error:
+        if is_unreadable(error):
+            raise _unreadable(error.message) from error
+        raise
 
 
 def _unreadable(sentence: str) -> TrainingFailed:
