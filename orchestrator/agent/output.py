@@ -24,6 +24,7 @@ class Output:
         self._stamper = Stamper(tag)
         self._log = log
         self._clock = clock
+        self._taken: list[bytes] = []
         self._since = 0.0
         self._last = 0.0
 
@@ -33,6 +34,32 @@ class Output:
         if not data:
             self.flush()
             return 0
+        self._remember(data)
+        self._write(data)
+        return len(data)
+
+    def take(self) -> int:
+        """Read what is in the pipe now, which never waits for more, and log none of it yet; the
+        number of bytes."""
+        from termios import FIONREAD  # only now: the rank was not made to wait for it
+
+        waiting = fcntl.ioctl(self.descriptor, FIONREAD, bytes(4))
+        left = size = int.from_bytes(waiting, sys.byteorder)
+        while left > 0 and (data := os.read(self.descriptor, min(left, BLOCK))):
+            self._remember(data)
+            self._taken.append(data)
+            left -= len(data)
+        return size
+
+    def log_taken(self) -> None:
+        for data in self._taken:
+            self._write(data)
+        self._taken.clear()
+
+    def _remember(self, data: bytes) -> None:
+        self.tail = (self.tail + data[-_TAIL:])[-_TAIL:]
+
+    def _write(self, data: bytes) -> None:
         self._last = time.monotonic()
         held = bool(self._stamper.pending)
         parts = self._stamper.feed(data, self._clock.stamp())
@@ -40,17 +67,6 @@ class Output:
             self._log.write(parts)
         if parts or not held:
             self._since = self._last
-        self.tail = (self.tail + data[-_TAIL:])[-_TAIL:]
-        return len(data)
-
-    def drain(self) -> None:
-        """Take what is in the pipe now: never waits for more, however long the log takes."""
-        from termios import FIONREAD  # only now: the rank was not made to wait for it
-
-        waiting = fcntl.ioctl(self.descriptor, FIONREAD, bytes(4))
-        left = int.from_bytes(waiting, sys.byteorder)
-        while left > 0:
-            left -= self.read()
 
     def flush(self) -> None:
         if self._stamper.pending:

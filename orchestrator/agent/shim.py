@@ -77,8 +77,8 @@ class Shim:
         if code is None:
             while not self._finished():
                 self._turn(wake)
+            self._drain()
             for output in list(self._outputs.values()):
-                output.drain()
                 self._drop(output)
             code = self._process.code
         self._record(code)
@@ -121,6 +121,25 @@ class Shim:
     def _turn(self, wake: int) -> None:
         ready = [descriptor for descriptor, _ in self._poller.poll(self._timeout())]
         small = False
+        if wake in ready and self._rank_ended(wake):
+            self._drain()
+            self._drain_until = time.monotonic() + _DRAIN
+        else:  # who finds the pipes drained would wait at them
+            small = self._read(ready)
+        self._flush_silent()
+        self._watch(died=any(descriptor in self._guard.descriptors for descriptor in ready))
+        self._tell_of_loss()
+        if small:
+            time.sleep(_BATCH)
+
+    def _rank_ended(self, wake: int) -> bool:
+        """Whether it was the rank's end that woke us."""
+        os.read(wake, 512)
+        return self._process.reap()
+
+    def _read(self, ready: list[int]) -> bool:
+        """A block of each output that has any; whether one of them was small."""
+        small = False
         for descriptor in ready:
             output = self._outputs.get(descriptor)
             if output is not None:
@@ -128,22 +147,17 @@ class Shim:
                 small |= size < _SMALL
                 if not size:
                     self._drop(output)
-        if wake in ready:  # last: who finds the pipes drained would wait at them
-            os.read(wake, 512)
-            if self._process.reap():
-                self._drain()
-        self._flush_silent()
-        self._watch(died=any(descriptor in self._guard.descriptors for descriptor in ready))
-        self._tell_of_loss()
-        if small:
-            time.sleep(_BATCH)
+        return small
 
     def _drain(self) -> None:
         """The last words of a rank that has ended may lie behind a megabyte, for which a slow file
-        server takes longer than a grandchild may hold the shim up."""
-        for output in self._outputs.values():
-            output.drain()
-        self._drain_until = time.monotonic() + _DRAIN
+        server takes longer than a grandchild may hold the shim up, and also longer than whoever
+        ends the run lets a shim live: where there is much to log, the record comes first."""
+        outputs = self._outputs.values()
+        if sum([output.take() for output in outputs]) > BLOCK:
+            self._record(self._process.code)
+        for output in outputs:
+            output.log_taken()
 
     def _timeout(self) -> float:
         """Milliseconds until something is due."""

@@ -169,6 +169,45 @@ def test_what_a_rank_wrote_before_its_end_is_kept_however_slow_the_log(rank: Ran
     assert (record["log_bytes"], record["lost_bytes"]) == (len(rank.log), 0)
 
 
+STOPPED = """
+import os, sys, time
+from orchestrator.agent import rank_log, shim
+
+append = rank_log.RankLog._append
+
+def stopped(log, parts):
+    # A file server that takes one block, once the rank has ended, and then no more.
+    if parts and log.log_bytes:
+        time.sleep(3600)
+    if parts:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+    return append(log, parts)
+
+rank_log.RankLog._append = stopped
+sys.exit(shim.run_shim(sys.argv[1:]))
+"""
+
+
+def test_a_shim_that_is_killed_while_its_log_takes_long_has_left_the_exit_record(
+    rank: Rank,
+) -> None:
+    code = (
+        "import sys\n"
+        "for i in range(5000): sys.stderr.write('W' * 99 + '\\n')\n"
+        "raise ValueError('the reason of it all')"
+    )
+    command = [sys.executable, "-S", "-c", STOPPED, sys.executable, "-c", code]
+    shim = subprocess.Popen(command, env=rank.env | {"PYTHONPATH": str(rank.archive)})
+    try:
+        until((rank.node / "rank-00001.exit.json").exists, "the exit record")
+        assert rank.record["exit_code"] == 1
+        assert rank.record["exception"]["message"] == "the reason of it all"
+        assert len(rank.log) < 5000 * 100
+    finally:
+        shim.kill()
+        shim.wait()
+
+
 def test_what_a_grandchild_wrote_while_the_log_was_slow_is_kept(rank: Rank) -> None:
     script = "seq 60000; (sleep 0.2; seq 60000; echo late) &"
     assert stalled(rank, 3, "sh", "-c", script) == 0
