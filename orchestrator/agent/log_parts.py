@@ -21,6 +21,7 @@ class LogParts:
         self._limits = limits
         self._sizes = _sizes(path) if limits.part is not None else {}
         self._number = max(self._sizes, default=0)
+        self._total = 0
         self.dropped_bytes = 0
 
     @property
@@ -30,27 +31,33 @@ class LogParts:
     def begun(self, size: int) -> None:
         """The present part was opened and holds so many bytes."""
         self._sizes[self._number] = size
+        self._total = sum(self._sizes.values())
 
     def grown(self, size: int) -> bool:
         """By so many bytes; True where it is full now."""
         self._sizes[self._number] = self._sizes.get(self._number, 0) + size
+        self._total += size
+        if self._limits.most is not None and self._total > self._limits.most:
+            self._drop(self._limits.most)
         return self._limits.part is not None and self._sizes[self._number] >= self._limits.part
 
     def turn(self) -> None:
         """To the next part."""
         self._number += 1
         self._sizes[self._number] = 0
-        if self._limits.most is not None:
-            self._drop(self._limits.most - (self._limits.part or 0))
 
     def _drop(self, most: int) -> None:
-        """The oldest ones but the first, which says how all began."""
+        """The oldest ones but the first, which says how all began. Not before their room is needed:
+        where the cap is three parts, that is all of the newest output when a part has just begun.
+        """
         for number in sorted(self._sizes)[1:-1]:
-            if sum(self._sizes.values()) <= most:
+            if self._total <= most:
                 return
             with contextlib.suppress(OSError):
                 os.unlink(self._path(number))  # noqa: PTH108 - see the package's docstring
-            self.dropped_bytes += self._sizes.pop(number)
+            size = self._sizes.pop(number)
+            self._total -= size
+            self.dropped_bytes += size
 
     def _path(self, number: int) -> str:
         return f"{self.first[: -len('.log')]}.{number:04d}.log" if number else self.first

@@ -83,6 +83,19 @@ def test_the_cap_keeps_the_first_part_and_the_newest_ones_and_says_what_went(nod
     assert shown[:at] == lines[:at] and shown[at + 1 :] == lines[-len(shown) + at + 1 :]
 
 
+def test_a_cap_of_three_parts_keeps_what_came_last_also_where_a_part_has_just_begun(
+    node: Path,
+) -> None:
+    log = RankLog(str(node / "rank-00000.log"), 0o600, Limits(part=4000, most=12_000))
+    for number in range(2000):
+        log.write([f"{stamp_of(START + number)} o {number}\n".encode()])
+        first, *newest = (path.stat().st_size for path in parts(node, 0))
+        assert first + sum(newest) <= 12_000
+        assert number < 300 or sum(newest) > 3_000
+    log.close()
+    assert log.dropped_bytes > 0
+
+
 def until_part(reader: LogReader, part: int, size: int) -> list[str]:
     """Read until it stands within that part."""
     lines: list[str] = []
