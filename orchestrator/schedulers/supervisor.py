@@ -149,7 +149,7 @@ class Run:
             else:
                 end = {"rc": self._run_attempts(lease)}
         finally:
-            if not self._replaced:
+            if not self._gives_way():
                 self.event("supervisor_ended", **end)
         return int(end["rc"])
 
@@ -191,7 +191,8 @@ class Run:
             verdict = self._judge(attempt, time.monotonic() - begun)
             record_end(self._events, attempt, verdict)
             if not verdict.retry:
-                self._layout.secrets.unlink(missing_ok=True)
+                if not self._gives_way():  # else they are the resumption's
+                    self._layout.secrets.unlink(missing_ok=True)
                 return code or int(verdict.name == "cancelled")
             self._pause(pause(self._policy, retries), lease)
             if self._signals.stop:

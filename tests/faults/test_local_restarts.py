@@ -127,6 +127,23 @@ def test_a_run_resumed_between_two_attempts_is_left_to_its_resumption(make: Make
     assert not run.events("supervisor_ended")  # it would be the resumption's
 
 
+def test_an_attempt_that_ends_after_a_resumption_ends_nothing_of_it(
+    make: Make, tmp_path: Path
+) -> None:
+    """As where its heartbeats had not come to the machine on which `ptx resume` was typed."""
+    gate = tmp_path / "gate"
+    run = make(f"import os, time\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.1)")
+    run.layout.secrets.write_text("")
+    run.submit()
+    run.await_event("node_started")
+    ClientEvents.claim(run.layout, 1, attempt=1)
+    gate.touch()
+    until(lambda: not run.processes(), "the end of all processes", lambda: str(run.processes()))
+    assert endings(run) == [("completed", False, False, None)]
+    assert not run.events("supervisor_ended")
+    assert run.layout.secrets.exists()
+
+
 def test_a_run_whose_processes_were_all_killed_is_started_again(make: Make) -> None:
     """Agent, launcher, shim and rank at once; only the supervisor lives."""
     run = make(WAITS, on=["node-failure"])
