@@ -226,7 +226,9 @@ def _first_failure(evidence: Evidence) -> Mapping[str, Any]:
 
 def _hearsay(failure: Mapping[str, Any]) -> int:
     """By how much less it may be the beginning: torch's watchdog aborts ranks that waited in vain,
-    and those whose device failed."""
+    and those whose device failed; a launcher tells its ranks to end when it misses another's."""
+    if failure.get("code") in _OBEYED:
+        return 3
     if failure.get("signal") == signal.SIGABRT:
         return 1
     return 2 * _is_echo(failure)

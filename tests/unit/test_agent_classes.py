@@ -256,6 +256,14 @@ def test_ranks_of_several_nodes_that_a_watchdog_aborted_waited_for_each_other() 
     assert verdict(at(6.0, LOST), first).nodes_failed == ["n1"]
 
 
+def test_ranks_that_their_launcher_told_to_end_came_after_all_that_failed_by_themselves() -> None:
+    told = at(4.0, "ended by SIGTERM", signal=15, code=-15)
+    for said in ("ValueError: of the script", LOST):
+        got = verdict(at(5.0, said), told)
+        assert (got.message, got.nodes_failed) == (said, [])
+    assert verdict(told, STOPPED).message == "ended by SIGTERM"
+
+
 @pytest.mark.parametrize(
     ("said", "blamed"),
     [
