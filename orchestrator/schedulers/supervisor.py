@@ -203,10 +203,11 @@ class Run:
     def _gives_way(self) -> bool:
         """Whether the run was resumed meanwhile: while nothing runs there is no heartbeat, and a
         `ptx resume` typed on another machine cannot see that somebody is here. Two would train
-        over each other."""
-        if not self._replaced and newest_submission(self._layout.root) > self._submission:
-            tell(REPLACED)
-            self._replaced = True
+        over each other. A file server that fails for a moment says nothing."""
+        with suppress(OSError):
+            if not self._replaced and newest_submission(self._layout.root) > self._submission:
+                tell(REPLACED)
+                self._replaced = True
         return self._replaced
 
     def _judge(self, attempt: int, lasted: float) -> Verdict:

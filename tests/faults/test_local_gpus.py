@@ -3,16 +3,21 @@ plays the NVIDIA driver; supervisors, leases and signals are real."""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from local_runs import STAND_INS, LocalRun, describe_gpus, until
 
+from orchestrator.devices.gpu import Inventory
 from orchestrator.errors import UserError
 from orchestrator.runs.events import ClientEvents
+from orchestrator.schedulers import supervisor
 from orchestrator.schedulers.base import JobState
 from orchestrator.schedulers.lease import Holder, Leases
 from orchestrator.schedulers.supervisor import REPLACED
@@ -136,6 +141,33 @@ def test_a_waiting_run_that_was_resumed_elsewhere_gives_way(make_run: MakeRun) -
     until(lambda: not second.processes(), "the end of the one that waits", second.log)
     assert REPLACED in second.log()
     assert not second.events("job_started") and not second.events("supervisor_ended")
+
+
+def test_a_file_server_that_fails_while_a_run_waits_ends_it_not(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Signals:
+        stop = False
+        pauses = 0
+
+        def pause(self, _: float) -> None:
+            self.pauses += 1
+            self.stop = self.pauses == 3
+
+    layout, signals = make_run(1, 1).layout, Signals()
+    plan = json.loads(layout.plan.read_text())
+    run = supervisor.Run(layout, plan, cast("supervisor.Signals", signals))
+    monkeypatch.setattr(supervisor, "inventory", lambda: Inventory(()))
+    real = os.scandir
+
+    def scandir(path: str | Path) -> object:
+        if signals.pauses == 1 and str(path) == str(layout.events):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert run.supervise(Leases(tmp_path / "own")) == -signal.SIGTERM
+    assert signals.pauses == 3
 
 
 @pytest.mark.slow
