@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from orchestrator.agent.allocation import Allocation
 from orchestrator.agent.classes import Past, twice_failed
-from orchestrator.agent.hosts import expand
+from orchestrator.agent.own_exclusion import excluded_by_spec
 from orchestrator.agent.stderr import tell
 
-_EXCLUDE = re.compile(r'^#SBATCH --exclude="?([^"\n]*)', re.MULTILINE)
+
+class _SlurmIsSilent(Exception):
+    """It does not say whether a job could start."""
 
 
 def to_avoid(past: Past, allocation: Allocation, script: Path) -> list[str]:
@@ -19,20 +20,43 @@ def to_avoid(past: Past, allocation: Allocation, script: Path) -> list[str]:
     all could start nowhere: it would wait for ever, and nobody would know. None of them where SLURM
     does not say. `script` is what the job was made from."""
     bad = twice_failed(past.failures)
-    own = _excluded(past, allocation, script) if bad else None
+    own = excluded_by_spec(past, allocation, script) if bad else None
     if own is None:
         return []
-    bad = [host for host in bad if host not in own]
-    refused = allocation.refusal(str(script), [*own, *bad]) if bad else ""
-    if refused:
-        anyway = allocation.refusal(str(script), own)
-        if anyway:
-            return _as_others_suffice(bad, own, allocation, anyway)
-        refused = refused if anyway == "" else None
-    while bad and refused:
+    try:
+        return _spared([host for host in bad if host not in own], own, allocation, script)
+    except _SlurmIsSilent:
+        return []
+
+
+def exclusion(past: Past, allocation: Allocation, script: Path) -> list[str] | None:
+    """The whole list for SLURM: what the spec excludes, and these. None where no host was ever to
+    blame, so that nothing changes, or where nobody knows what the spec excludes."""
+    own = excluded_by_spec(past, allocation, script) if past.blamed else None
+    return None if own is None else own + to_avoid(past, allocation, script)
+
+
+def _spared(bad: list[str], own: list[str], allocation: Allocation, script: Path) -> list[str]:
+    """Those of `bad` that a job which avoids `own` too can do without."""
+
+    def refusal(avoid: list[str]) -> str:
+        said = allocation.refusal(str(script), [*own, *avoid])
+        if said is None:
+            raise _SlurmIsSilent
+        return said
+
+    if not bad or not refusal(bad):
+        return bad
+    if whatever := refusal([]):
+        return _as_others_suffice(bad, own, allocation, whatever)
+    return _latest(bad[1:], lambda avoid: not refusal(avoid))
+
+
+def _latest(bad: list[str], spared: Callable[[list[str]], bool]) -> list[str]:
+    """As many as can be spared, without those that failed longest ago."""
+    while bad and not spared(bad):
         bad = bad[1:]
-        refused = allocation.refusal(str(script), [*own, *bad]) if bad else ""
-    return [] if refused is None else bad
+    return bad
 
 
 def _as_others_suffice(
@@ -42,10 +66,8 @@ def _as_others_suffice(
     or from a person who has submitted as many as they may: its no tells nothing of these hosts. The
     job itself is in the queue all the same, and can do without them where as many others as it has
     nodes are there."""
-    avoid, others = bad, allocation.alike().difference(own)
-    wanted = max(1, len(allocation.nodes()))
-    while avoid and len(others.difference(avoid)) < wanted:
-        avoid = avoid[1:]
+    others, wanted = allocation.alike().difference(own), max(1, len(allocation.nodes()))
+    avoid = _latest(bad, lambda hosts: len(others.difference(hosts)) >= wanted)
     kept = f"it is kept away from {', '.join(avoid)}: other nodes of the same build are enough"
     free = f"it may run on {', '.join(bad)} again: nobody knows of enough other nodes"
     tell(
@@ -53,30 +75,3 @@ def _as_others_suffice(
         f"{kept if avoid else free}"
     )
     return avoid
-
-
-def exclusion(past: Past, allocation: Allocation, script: Path) -> list[str] | None:
-    """The whole list for SLURM: what the spec excludes, and these. None where no host was ever to
-    blame, so that nothing changes, or where nobody knows what the spec excludes."""
-    own = _excluded(past, allocation, script) if past.blamed else None
-    return None if own is None else own + to_avoid(past, allocation, script)
-
-
-def _excluded(past: Past, allocation: Allocation, script: Path) -> list[str] | None:
-    """What the job avoids now, but for the hosts that it avoids since they failed."""
-    excluded = allocation.excluded()
-    if excluded is None:
-        return None
-    named = _named(script)
-    return [host for host in excluded if host not in past.blamed or named is None or host in named]
-
-
-def _named(script: Path) -> Collection[str] | None:
-    """The hosts that the spec excludes, as the script of the job has them: those stay excluded.
-    None where it cannot be read, or names a file of hosts; then no host is let in again."""
-    try:
-        found = _EXCLUDE.search(script.read_text("utf-8", "replace"))
-        names = found[1] if found else ""
-        return None if "/" in names else [host.strip() for host in expand(names)]
-    except (OSError, ValueError):
-        return None

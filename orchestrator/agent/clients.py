@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from orchestrator.agent.attempts import Event, read_events
 
@@ -37,26 +38,39 @@ def _is_of(newest: Event | None, event: Event) -> bool:
 
 def first_attempt(run_dir: Path) -> int:
     """The first attempt that the newest submission may begin: all before it are another's."""
-    return max(_numbers("attempt", _resumptions(_events(run_dir))), default=0)
+    return _newest(_events(run_dir)).first_attempt
 
 
 def newest_submission(run_dir: Path) -> int:
     """The number of the one by which the run stands; 0 for that of `ptx submit`."""
-    return max(_numbers("submission", _resumptions(_events(run_dir))), default=0)
+    return _newest(_events(run_dir)).number
 
 
 def replaced(run_dir: Path, begun: Iterable[Event], job_id: str) -> bool:
     """Whether this job was an earlier submission's than the newest; `begun` are the supervisors'
     events. A job of which nobody has said whose it was is taken for the newest one's."""
     told = _events(run_dir)
-    later = _resumptions(told)
-    newest = max(_numbers("submission", later), default=0)
-    first = max(_numbers("attempt", later), default=0)
+    newest = _newest(told)
     submitted = [{"submission": 0} | event for event in told if event.get("type") == "submitted"]
     started = [event for event in begun if event.get("type") == "job_started"]
-    before = [number < newest for number in _numbers("submission", _of(job_id, submitted))]
-    before += [attempt < first for attempt in _numbers("attempt", _of(job_id, started))]
+    before = [number < newest.number for number in _numbers("submission", _of(job_id, submitted))]
+    before += [
+        attempt < newest.first_attempt for attempt in _numbers("attempt", _of(job_id, started))
+    ]
     return bool(before) and all(before)
+
+
+class _Submission(NamedTuple):
+    number: int
+    first_attempt: int
+
+
+def _newest(events: Iterable[Event]) -> _Submission:
+    """That by which the run stands: the latest resumption, else `ptx submit`."""
+    later = _resumptions(events)
+    return _Submission(
+        max(_numbers("submission", later), default=0), max(_numbers("attempt", later), default=0)
+    )
 
 
 def _resumptions(events: Iterable[Event]) -> list[Event]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import signal
@@ -20,7 +19,7 @@ from orchestrator.agent.linux import (
     set_parent_death_signal,
 )
 from orchestrator.agent.log_limits import limits_from
-from orchestrator.agent.output import Output
+from orchestrator.agent.outputs import Outputs
 from orchestrator.agent.processes import Process, descendants, process_table
 from orchestrator.agent.rank_log import RankLog
 from orchestrator.agent.rank_process import RankProcess
@@ -31,13 +30,8 @@ _DRAIN = 2.0
 """Seconds that output may still come through pipes which a grandchild keeps open. What the rank
 itself wrote is read however long that takes."""
 _POLL = 0.5
-_SMALL = 4096
 _BATCH = 0.001
 """Seconds to wait before reading on where little came: a thousand wake-ups a second at most."""
-_F_SETPIPE_SZ = 1031
-"""Linux's number; Python's fcntl names it from 3.10 on."""
-_PIPES_TOTAL = 1 << 25
-"""Bytes of pipe buffers for all ranks of a node; a user has 64 MiB before pipes get tiny."""
 _HELD = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
 """Sent to launchers' process groups; they are the rank's business, and the shim outlives it."""
 _EXIT_NOT_FOUND = 127
@@ -56,8 +50,7 @@ class Shim:
         self._log = RankLog(f"{self._base}.log", self._mode, limits_from(env))
         self._clock = Clock()
         self._poller = select.poll()
-        self._outputs: dict[int, Output] = {}
-        self._stderr: Output | None = None
+        self._outputs = Outputs(self._poller, self._log, self._clock)
         self._guard = Guard(env)
         self._orphaned_by: str | None = None
         self._ending: Ending | None = None
@@ -78,8 +71,7 @@ class Shim:
             while not self._finished():
                 self._turn(wake)
             self._drain()
-            for output in list(self._outputs.values()):
-                self._drop(output)
+            self._outputs.close()
             code = self._process.code
         self._record(code)
         self._log.close()
@@ -92,15 +84,7 @@ class Shim:
 
     def _start(self, mask: set[int]) -> int | None:
         """Start the rank; an exit code where it cannot be run at all."""
-        ends = []
-        for tag in (b"o", b"e"):
-            reading, writing = os.pipe()
-            _widen(writing, self._env)
-            ends.append(writing)
-            output = Output(tag, reading, self._log, self._clock)
-            self._outputs[reading] = output
-            self._poller.register(reading, select.POLLIN)
-            self._stderr = output
+        ends = self._outputs.open(self._env)
         try:
             self._process.start(self._argv, rank_environment(self._env), mask, *ends)
         except OSError as error:
@@ -125,8 +109,8 @@ class Shim:
             self._drain()
             self._drain_until = time.monotonic() + _DRAIN
         else:  # who finds the pipes drained would wait at them
-            small = self._read(ready)
-        self._flush_silent()
+            small = self._outputs.read(ready)
+        self._outputs.flush_silent()
         self._watch(died=any(descriptor in self._guard.descriptors for descriptor in ready))
         self._tell_of_loss()
         if small:
@@ -137,32 +121,19 @@ class Shim:
         os.read(wake, 512)
         return self._process.reap()
 
-    def _read(self, ready: list[int]) -> bool:
-        """A block of each output that has any; whether one of them was small."""
-        small = False
-        for descriptor in ready:
-            output = self._outputs.get(descriptor)
-            if output is not None:
-                size = output.read()
-                small |= size < _SMALL
-                if not size:
-                    self._drop(output)
-        return small
-
     def _drain(self) -> None:
         """The last words of a rank that has ended may lie behind a megabyte, for which a slow file
         server takes longer than a grandchild may hold the shim up, and also longer than whoever
         ends the run lets a shim live: where there is much to log, the record comes first."""
-        outputs = self._outputs.values()
-        if sum([output.take() for output in outputs]) > BLOCK:
+        if self._outputs.take() > BLOCK:
             self._record(self._process.code)
-        for output in outputs:
-            output.log_taken()
+        self._outputs.log_taken()
 
     def _timeout(self) -> float:
         """Milliseconds until something is due."""
         now = time.monotonic()
-        due = [at for output in self._outputs.values() if (at := output.flush_at()) is not None]
+        flush = self._outputs.flush_at()
+        due = [] if flush is None else [flush]
         if self._process.has_ended:
             due.append(self._drain_until)
         if self._ending is not None:
@@ -170,13 +141,6 @@ class Shim:
         elif not self._guard.complete:
             due.append(now + _POLL)
         return max(0.0, min(due) - now) * 1000 + 1 if due else 60_000
-
-    def _flush_silent(self) -> None:
-        now = time.monotonic()
-        for output in self._outputs.values():
-            at = output.flush_at()
-            if at is not None and at <= now:
-                output.flush()
 
     def _watch(self, *, died: bool) -> None:
         """Once agent or launcher is dead, end what this rank has started."""
@@ -197,12 +161,6 @@ class Shim:
             return False
         return not self._outputs or time.monotonic() >= self._drain_until
 
-    def _drop(self, output: Output) -> None:
-        output.flush()
-        self._poller.unregister(output.descriptor)
-        os.close(output.descriptor)
-        del self._outputs[output.descriptor]
-
     def _tell_of_loss(self) -> None:
         if self._log.first_error is not None and not self._told_of_loss:
             self._told_of_loss = True
@@ -215,7 +173,6 @@ class Shim:
         # Imported only now: the rank was not made to wait for it.
         from orchestrator.agent.exit_record import find_exception, write_record
 
-        stderr = self._stderr.tail.decode("utf-8", "replace") if self._stderr else ""
         record: dict[str, object] = {
             "v": 1,
             "run_id": self._env.get("PTX_RUN_ID"),
@@ -230,7 +187,7 @@ class Shim:
             "ended": round(self._process.ended, 6),
             "exit_code": code if code >= 0 else None,
             "signal": -code if code < 0 else None,
-            "exception": find_exception(stderr) if code else None,
+            "exception": find_exception(self._outputs.stderr) if code else None,
             "last_lines": self._log.last_lines(20),
             "device": own_device(self._env),
             "max_rss_bytes": self._process.max_rss_bytes,
@@ -283,13 +240,6 @@ def _wake_on_signals() -> int:
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD, signal.SIGTERM))
     return reading
-
-
-def _widen(pipe: int, env: Mapping[str, str]) -> None:
-    """Fewer switches between rank and shim; a kernel that refuses leaves the 64 KiB there are."""
-    ranks = int(env.get("LOCAL_WORLD_SIZE") or 1)
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(pipe, _F_SETPIPE_SZ, min(1 << 20, _PIPES_TOTAL // (2 * ranks)))
 
 
 def run_shim(argv: list[str]) -> int:

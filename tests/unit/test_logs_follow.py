@@ -288,23 +288,29 @@ class Files:
         self.looks.append(file[0])
         return file[0] in self.growing
 
+    def turns(self, round_: patrol.Patrol[list[int]], seconds: float) -> None:
+        begun = self.now
+        while self.now < begun + seconds:
+            round_.turn()
+            self.now += 0.1
+
+    def resting(self) -> patrol.Patrol[list[int]]:
+        """Of 300 files, none of which has grown for long; nobody has counted looks yet."""
+        round_ = patrol.Patrol(self.look)
+        for number in range(300):
+            round_.add([number])
+        self.turns(round_, 2 * patrol.HOT)
+        self.looks.clear()
+        return round_
+
 
 def test_resting_files_take_a_small_share_of_the_time_and_all_get_their_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     files = Files(monkeypatch)
-    round_ = patrol.Patrol(files.look)
-    for number in range(300):
-        round_.add([number])
-    while files.now < 2 * patrol.HOT:
-        round_.turn()
-        files.now += 0.1
-    files.looks.clear()
+    round_ = files.resting()
     files.growing = {7}
-    begun = files.now
-    while files.now < begun + 30:
-        round_.turn()
-        files.now += 0.1
+    files.turns(round_, 30)
     assert set(files.looks) == set(range(300))
     resting = [number for number in files.looks if number != 7]
     assert len(resting) * 0.001 < 2 * patrol.SHARE * 30
@@ -315,19 +321,10 @@ def test_a_file_is_looked_at_to_its_end_before_it_retires_and_then_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     files = Files(monkeypatch)
-    round_ = patrol.Patrol(files.look)
-    for number in range(300):
-        round_.add([number])
-    while files.now < 2 * patrol.HOT:
-        round_.turn()
-        files.now += 0.1
-    files.looks.clear()
+    round_ = files.resting()
     files.growing = {7}
     round_.retire(lambda file: file[0] < 200)
-    begun = files.now
-    while files.now < begun + 30:
-        round_.turn()
-        files.now += 0.1
+    files.turns(round_, 30)
     retired = set(range(200)) - {7}
     assert all(files.looks.count(number) == 1 for number in retired)
     assert {file[0] for file in round_.retired} == retired
