@@ -8,13 +8,10 @@ import re
 from collections.abc import Sequence
 from itertools import takewhile
 
+from orchestrator.agent.traceback_header import begins_traceback, begins_whole_traceback
+
 _RANK_PREFIX = re.compile(r"^\[rank\d+\]:[ ]?")
 """torch's excepthook puts this before each line once torch.distributed is initialised."""
-# It stands behind a progress bar where that was open: a bar ends no line.
-_HEADER = re.compile(
-    r"^(?:.*(?:%\||it/s|s/it).*|\s*(?:[+|]\s*)*)(?:Exception Group )?"
-    r"Traceback \(most recent call last\):$"
-)
 # What a destructor raised while the interpreter left: it ends nothing.
 _IGNORED = re.compile(r"^Exception ignored (?:in|while)\b")
 # What an exception group prints lies behind a margin: `  | ` or, where something begins, `  + `.
@@ -57,8 +54,8 @@ def traceback_headers(lines: Sequence[str]) -> list[int]:
     found: list[int] = []
     after = 0
     for i, line in enumerate(lines):
-        # Asked for the word first: a long line full of bars is slow to match.
-        if i >= after and "Traceback" in line and _HEADER.match(line) and not _ignored(lines, i):
+        below = lines[i + 1] if i + 1 < len(lines) else ""
+        if i >= after and begins_whole_traceback(line, below) and not _ignored(lines, i):
             found.append(i)
             if is_group(line):
                 after = i + 1 + len(_block(lines[i + 1 :]))
@@ -83,7 +80,7 @@ def ignored_lines(lines: Sequence[str]) -> set[int]:
         if i in found or not _IGNORED.match(line):
             continue
         below = "".join(lines[i + 1 : i + 2])
-        if _HEADER.match(below):
+        if begins_traceback(below):
             rest = range(i + 2, len(lines))
             last = next((j for j in rest if not lines[j].startswith(" ")), len(lines) - 1)
             found.update(range(i, last + 1))
@@ -132,7 +129,7 @@ def unmargined(line: str) -> str:
 
 def exception_line(lines: Sequence[str]) -> int | None:
     """Which of a group's own lines names its type: of a chain the last."""
-    start = max((i for i, line in enumerate(lines) if _HEADER.match(line)), default=-1)
+    start = max((i for i, line in enumerate(lines) if begins_traceback(line)), default=-1)
     rest = range(start + 1, len(lines))
     return next((i for i in rest if lines[i][:1] not in ("", " ", "\t")), None)
 

@@ -26,7 +26,8 @@ def logs(
         str | None, typer.Option("--rank", metavar="R,...", help="Ranks, as 3 or 0,8-15.")
     ] = None,
     node: Annotated[
-        str | None, typer.Option("--node", metavar="N,...", help="Nodes, as 0 or node-0001 or 0-3.")
+        str | None,
+        typer.Option("--node", metavar="N,...", help="Nodes, as 0 or 0-3 or node-0001 or a host."),
     ] = None,
     attempt: Annotated[
         str | None,
@@ -40,7 +41,9 @@ def logs(
     ] = False,
     since: Annotated[
         str | None,
-        typer.Option("--since", metavar="TIME", help="From 10m (s, m, h, d) ago, or an ISO time."),
+        typer.Option(
+            "--since", metavar="TIME", help="From 10m (s, m, h, d) ago, 14:30, or an ISO time."
+        ),
     ] = None,
     until: Annotated[
         str | None, typer.Option("--until", metavar="TIME", help="Up to a time, as --since.")
@@ -108,6 +111,8 @@ def logs(
         "--json": as_json,
     }  # fmt: skip
     _refuse_pairs({name for name, value in given.items() if value})
+    if wanted.since is not None and wanted.until is not None and wanted.until < wanted.since:
+        raise UserError("--until lies before --since.", hint="Nothing was printed in between.")
     from orchestrator.runs.registry import resolve
 
     layout = resolve(run, root=only_root(runs))

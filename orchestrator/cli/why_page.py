@@ -7,8 +7,8 @@ from typing import Any
 from orchestrator.cli.output import labelled, paint, paint_state
 from orchestrator.diagnose.performance import Finding
 from orchestrator.diagnose.verdict import Before, Evidence, First, Others, Stand, Verdict
+from orchestrator.logs.numbers import spoken
 from orchestrator.logs.screen import plain
-from orchestrator.logs.select import spoken
 from orchestrator.runs.observe import Observed
 from orchestrator.runs.words import printable, sentence
 

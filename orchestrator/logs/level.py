@@ -10,6 +10,7 @@ import re
 from enum import IntEnum
 from typing import NamedTuple
 
+from orchestrator.agent.traceback_header import begins_traceback
 from orchestrator.errors import UserError
 from orchestrator.logs.line import MARK, TEXT, Entry
 from orchestrator.logs.screen import plain
@@ -66,10 +67,6 @@ _FIELD = re.compile(
     re.IGNORECASE,
 )
 _WARNING = re.compile(r"(?:^|[\s:])[A-Za-z_.]*Warning:")
-_HEADER = re.compile(
-    r"^(?:.*(?:%\||it/s|s/it).*|\s*(?:[+|]\s*)*)(?:Exception Group )?"
-    r"Traceback \(most recent call last\):$"
-)
 _CHAINED = (
     "During handling of the above exception",
     "The above exception was the direct cause",
@@ -150,7 +147,7 @@ class Levels:
 
 
 def _next(before: _State, text: str, stamp: str) -> _State:
-    if _HEADER.match(text) or (before.traceback and text.startswith(_CHAINED)):
+    if begins_traceback(text) or (before.traceback and text.startswith(_CHAINED)):
         return _State(Level.ERROR, "open", stamp)
     if text.startswith(_FATAL) or (before.traceback == "dump" and _DUMP.match(text)):
         return _State(Level.ERROR, "dump", stamp)

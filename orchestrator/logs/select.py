@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import NotFound, UserError
 from orchestrator.logs.discovery import attempts, names, node_folders, node_number, ranks
+from orchestrator.logs.node_set import NodeSet, host_of, same_host
+from orchestrator.logs.numbers import Numbers, spoken
 from orchestrator.runs.layout import RunLayout
 
-_RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
+_SHOWN = 8
+"""Nodes that a message names."""
 
 
 @dataclass(frozen=True, order=True)
@@ -24,37 +26,11 @@ class RankLog:
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """A set such as `0,8-15`, kept as ranges: `0-999999999` costs nothing."""
-
-    ranges: tuple[tuple[int, int], ...]
-
-    @classmethod
-    def parse(cls, text: str, option: str) -> Numbers:
-        """Raises UserError, naming the option."""
-        ranges = []
-        for part in text.split(","):
-            found = _RANGE.fullmatch(part.strip())
-            first = int(found[1]) if found else 0
-            last = int(found[2] or found[1]) if found else -1
-            if last < first:
-                raise UserError(
-                    f"{option} {text!r}: {part.strip()!r} is neither a number nor a range.",
-                    hint=f"Write it as {option} 3 or {option} 0,8-15.",
-                )
-            ranges.append((first, last))
-        return cls(tuple(ranges))
-
-    def __contains__(self, number: int) -> bool:
-        return any(first <= number <= last for first, last in self.ranges)
-
-
-@dataclass(frozen=True)
 class Selection:
     """None stands for all; `attempt` None for the newest one that has a rank log."""
 
     ranks: Numbers | None = None
-    nodes: Numbers | None = None
+    nodes: NodeSet | None = None
     attempt: int | None = None
     all_attempts: bool = False
 
@@ -63,14 +39,14 @@ class Selection:
         """From the options as typed. Raises UserError."""
         return cls(
             ranks=None if rank is None else Numbers.parse(rank, "--rank"),
-            nodes=None if node is None else Numbers.parse(node.removeprefix("node-"), "--node"),
+            nodes=None if node is None else NodeSet.parse(node, "--node"),
             attempt=_attempt(attempt),
             all_attempts=attempt == "all",
         )
 
     def covers(self, log: RankLog) -> bool:
         return (self.ranks is None or log.rank in self.ranks) and (
-            self.nodes is None or log.node in self.nodes
+            self.nodes is None or self.nodes.covers(log.node, log.path.parent)
         )
 
 
@@ -106,6 +82,7 @@ def select(
                 hint=f"Attempts with logs: {spoken(numbers)}; --attempt all shows them together.",
             )
     _refuse_strangers(layout, selection, found, world_size, nodes)
+    _refuse_strange_hosts(layout, selection.nodes.hosts if selection.nodes else (), found)
     chosen = [log for log in found if selection.covers(log)]
     if not chosen and not (world_size and nodes):
         raise NotFound(
@@ -122,11 +99,12 @@ def _refuse_strangers(
     layout: RunLayout, selection: Selection, found: list[RankLog], world_size: int, nodes: int
 ) -> None:
     """Each number that was typed must lie where there is something, at least in part."""
-    for numbers, exist, noun, limit in (
+    numbers = selection.nodes.numbers if selection.nodes else None
+    for wanted, exist, noun, limit in (
         (selection.ranks, sorted({log.rank for log in found}), "rank", world_size),
-        (selection.nodes, sorted({log.node for log in found}), "node", nodes),
+        (numbers, sorted({log.node for log in found}), "node", nodes),
     ):
-        for first, last in numbers.ranges if numbers is not None else ():
+        for first, last in wanted.ranges if wanted is not None else ():
             if first >= limit and not any(first <= number <= last for number in exist):
                 which = f"{noun} {first}" if first == last else f"{noun} {first} to {last}"
                 raise NotFound(
@@ -135,22 +113,28 @@ def _refuse_strangers(
                 )
 
 
+def _refuse_strange_hosts(layout: RunLayout, typed: Sequence[str], found: list[RankLog]) -> None:
+    nodes = {log.node: log.path.parent for log in found} if typed else {}
+    hosts = {node: host_of(folder) for node, folder in sorted(nodes.items())}
+    for one in typed:
+        if not any(same_host(host, one) for host in hosts.values()):
+            raise NotFound(
+                f"{layout.run_id} has no log of a host {one}.",
+                hint=f"There are logs of {_shown(hosts)}.",
+            )
+
+
+def _shown(hosts: Mapping[int, str]) -> str:
+    named = [f"{host} (node {node})" if host else f"node {node}" for node, host in hosts.items()]
+    more = len(named) - _SHOWN
+    return ", ".join(named[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
 def rank_logs(attempt: int, node: Path) -> Iterator[RankLog]:
     """The logs in one node's folder."""
     number = node_number(node)
     for rank in ranks(names(node)):
         yield RankLog(attempt, number, rank, node / f"rank-{rank:05d}.log")
-
-
-def spoken(numbers: Iterable[int]) -> str:
-    """`0-3, 8` for 0 1 2 3 8; `none` for nothing."""
-    parts: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1][1:] = [number]
-        else:
-            parts.append([number])
-    return ", ".join("-".join(map(str, part)) for part in parts) or "none"
 
 
 def _attempt(text: str | None) -> int | None:

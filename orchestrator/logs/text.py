@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from orchestrator.logs.dedupe import Folded
 from orchestrator.logs.line import BEGINNING, MARK, TEXT, Entry, parts
+from orchestrator.logs.numbers import spoken
 from orchestrator.logs.screen import RESET, coloured, decoded, plain
-from orchestrator.logs.select import RankLog, spoken
+from orchestrator.logs.select import RankLog
 
 # Readable on dark and light grounds; red is kept for stderr.
 _COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)

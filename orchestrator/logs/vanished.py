@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from orchestrator.logs.discovery import names, ranks
-from orchestrator.logs.select import RankLog, spoken
+from orchestrator.logs.numbers import spoken
+from orchestrator.logs.select import RankLog
 
 
 def vanished(logs: Iterable[RankLog]) -> list[RankLog]:

@@ -125,6 +125,13 @@ def test_a_traceback_is_an_error_from_its_first_line_to_its_last() -> None:
     assert found == [Level.ERROR] * len(TRACEBACK)
 
 
+def test_a_traceback_behind_a_bar_is_an_error_as_a_whole() -> None:
+    levels = Levels()
+    lines = ["step 19 of 40 " + TRACEBACK[0], *TRACEBACK[1:4]]
+    assert [levels.of(entry(line)) for line in lines] == [Level.ERROR] * 4
+    assert levels.of(entry("step 20", at=1)) == Level.INFO
+
+
 CRASH = """Fatal Python error: Segmentation fault
 
 Thread 0x00007f0ae1000000 (most recent call first):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,12 @@ from hypothesis import strategies as st
 from orchestrator.errors import NotFound, UserError
 from orchestrator.logs.line import STAMP, TEXT, stamp_of
 from orchestrator.logs.moment import moment
+from orchestrator.logs.numbers import Numbers, spoken
 from orchestrator.logs.position import START as BEGIN
 from orchestrator.logs.position import Position
 from orchestrator.logs.reader import LogReader
 from orchestrator.logs.seek import offset_of_last, offset_since
-from orchestrator.logs.select import Numbers, Selection, discover, select, spoken
+from orchestrator.logs.select import Selection, discover, select
 from orchestrator.runs.layout import RunLayout
 
 START = 1_795_000_000
@@ -52,7 +55,35 @@ def test_the_newest_attempt_is_chosen_unless_another_is_asked_for(run: RunLayout
 def test_ranks_and_nodes_narrow_the_choice(run: RunLayout) -> None:
     assert chosen(run, rank="0,2-3") == [(1, 0, 0), (1, 1, 2), (1, 1, 3)]
     assert chosen(run, node="node-0001") == chosen(run, node="1") == [(1, 1, 2), (1, 1, 3)]
+    assert chosen(run, node="node-0000,node-0001") == chosen(run, node="0-1") == chosen(run)
     assert chosen(run, rank="1-900000000") == [(1, 0, 1), (1, 1, 2), (1, 1, 3)]
+
+
+def ran_on(run: RunLayout, hosts: dict[tuple[int, int], str]) -> None:
+    run.events.mkdir()
+    for (attempt, node), host in hosts.items():
+        path = run.events / f"a{attempt:03d}-node-{node:04d}.jsonl"
+        path.write_text(json.dumps({"v": 1, "type": "node_started", "host": host}) + "\nnext\n")
+
+
+def test_a_host_stands_for_the_node_that_it_was_in_each_attempt(run: RunLayout) -> None:
+    ran_on(run, {(0, 0): "gn02.example.org", (1, 0): "gn01", (1, 1): "gn02"})
+    assert chosen(run, node="gn02") == chosen(run, node="GN02") == [(1, 1, 2), (1, 1, 3)]
+    assert chosen(run, node="gn02", attempt="all") == [(0, 0, 0), (1, 1, 2), (1, 1, 3)]
+    assert chosen(run, node="gn02.example.org", attempt="0") == [(0, 0, 0)]
+    assert chosen(run, node="gn02,0") == chosen(run)
+    with pytest.raises(NotFound, match="a host gn03") as error:
+        chosen(run, node="gn03,0")
+    assert error.value.hint == "There are logs of gn01 (node 0), gn02 (node 1)."
+
+
+def test_without_word_of_its_host_a_node_has_its_number_only(run: RunLayout) -> None:
+    ran_on(run, {(1, 0): "gn01"})
+    (run.events / "a001-node-0001.jsonl").write_text("[1]\n")
+    assert chosen(run, node="1") == [(1, 1, 2), (1, 1, 3)]
+    with pytest.raises(NotFound) as error:
+        chosen(run, node="gn02")
+    assert error.value.hint == "There are logs of gn01 (node 0), node 1."
 
 
 @pytest.mark.parametrize(
@@ -190,7 +221,17 @@ def test_since_is_a_duration_or_a_time() -> None:
     assert moment("999999999d", now, "--since") == stamp_of(0)
 
 
-@pytest.mark.parametrize("text", ["", "10", "10 parsecs", "yesterday", "-5m", "2026-13-01"])
+def test_a_time_of_day_is_the_last_one_that_was() -> None:
+    noon = datetime(2026, 11, 21, 12, 0)
+    assert moment("11:59", noon.timestamp(), "--since") == stamp_of(noon.timestamp() - 60)
+    assert moment("11:59:30.5", noon.timestamp(), "--since") == stamp_of(noon.timestamp() - 29.5)
+    yesterday = datetime(2026, 11, 20, 12, 1)
+    assert moment("12:01", noon.timestamp(), "--until") == stamp_of(yesterday.timestamp())
+
+
+@pytest.mark.parametrize(
+    "text", ["25:00", "9:5", "", "10", "10 parsecs", "yesterday", "-5m", "2026-13-01"]
+)
 def test_a_bad_time_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--since"):
         moment(text, 0.0, "--since")

@@ -66,6 +66,35 @@ finally:
     assert find_exception(said) == {"type": "ValueError", "message": "bad batch"}
 
 
+BARS = ("bar 19", "\rEpoch 3 [====>     ] ", "step 40 loss 2.1 [rank3]: ", "Loading: \\ ")
+
+
+@pytest.mark.parametrize("bar", BARS)
+def test_any_text_without_an_end_of_line_may_stand_before_a_traceback(bar: str) -> None:
+    text = bar + stderr_of("raise KeyError('labels')")
+    assert find_exception(text) == {"type": "KeyError", "message": "'labels'"}
+
+
+ORIGINAL = """RuntimeError: Caught ValueError in DataLoader worker process 0.
+Original Traceback (most recent call last):
+  File "/x/loader.py", line 3, in take
+    raise ValueError("bad sample")
+ValueError: bad sample
+"""
+
+
+def test_a_traceback_that_is_quoted_is_part_of_the_message() -> None:
+    text = 'Traceback (most recent call last):\n  File "/x/train.py", line 9, in <module>\n'
+    found = find_exception(text + ORIGINAL)
+    assert found is not None and found["type"] == "RuntimeError"
+
+
+@pytest.mark.parametrize("prefix", ["(train pid=71) ", "ERROR:root: "])
+def test_where_each_line_has_a_prefix_of_its_own_no_traceback_begins(prefix: str) -> None:
+    lines = [prefix + line for line in stderr_of("1/0").splitlines()]
+    assert find_exception("\n".join([*lines, ""])) is None
+
+
 DESTRUCTOR = "class A:\n  def __del__(self): self.missing\na = A()\n"
 
 
