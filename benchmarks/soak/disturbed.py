@@ -3,9 +3,10 @@
     python benchmarks/soak/disturbed.py [--only PATTERN]
 
 Two nodes of one rank. Each run is warned (SIGUSR2), terminated (SIGTERM; a person then types
-`ptx resume`), preempted by a higher partition, or reaches its time limit; its losses must be those
-of an undisturbed run, bit for bit, and no step done twice. Wants root and Debian (see
-tests/slurm/README.md). Kept in benchmarks/results/disturbed.txt; exit code 1 where a case fails.
+`ptx resume`), preempted by a higher partition, or reaches its time limit. The attempts must have
+ended as that, the losses be those of an undisturbed run, bit for bit, and no step be done twice.
+Wants root and Debian (see tests/slurm/README.md). Kept in benchmarks/results/disturbed.txt; exit
+code 1 where a case fails.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import argparse
 import fnmatch
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "slurm")]
+sys.path[:0] = [str(ROOT / name) for name in ("benchmarks", "tests", "tests/slurm")]
 
 from cluster import Cluster  # noqa: E402
+from measure import machine, machine_line  # noqa: E402
 from support import disturb, kept_work  # noqa: E402
 from support.ptx import LAUNCHERS, Ptx, eventually  # noqa: E402
 
@@ -41,12 +44,19 @@ def nothing(_cluster: Cluster, _job_id: str) -> None:
     """SLURM does it by itself."""
 
 
-Hit = Callable[[Cluster, str], None]
-WAYS: dict[str, tuple[Hit, int, dict[str, object]]] = {
-    "warned": (disturb.warn, SHORT, {}),
-    "terminated": (terminate, SHORT, {}),
-    "preempted": (disturb.preempt, SHORT, {}),
-    "time limit": (nothing, LONG, LIMIT),
+class Way(NamedTuple):
+    hit: Callable[[Cluster, str], None]
+    ends: str
+    """The class of each attempt that it ends."""
+    steps: int = SHORT
+    settings: Mapping[str, object] = {}
+
+
+WAYS = {
+    "warned": Way(disturb.warn, "time-limit"),
+    "terminated": Way(terminate, "cancelled"),
+    "preempted": Way(disturb.preempt, "preempted"),
+    "time limit": Way(nothing, "time-limit", LONG, LIMIT),
 }
 
 
@@ -64,7 +74,7 @@ class Soak:
 
     def case(self, launcher: str, strategy: str, way: str) -> str:
         """What was wrong; empty where nothing was."""
-        hit, steps, more = WAYS[way]
+        hit, ends, steps, settings = WAYS[way]
         expected = self.undisturbed(strategy, steps)
         run = kept_work.submit(
             self.ptx,
@@ -73,7 +83,7 @@ class Soak:
             **(
                 kept_work.STRATEGIES[strategy]
                 | {"restart__max": 3, "restart__backoff": "1s"}
-                | more
+                | dict(settings)
             ),
         )
         eventually(
@@ -88,8 +98,9 @@ class Soak:
             ended = self.ptx("wait", run.name, "--timeout", "900s", timeout=930)
         if ended.returncode:
             return f"it did not complete: {ended.stderr.strip()[-300:]}"
-        if kept_work.attempts(run) < 2:
-            return "nothing disturbed it"
+        *disturbed, last = kept_work.classes(run)
+        if not disturbed or {*disturbed} != {ends} or last != "completed":
+            return f"its attempts ended as {[*disturbed, last]}, not as {ends}"
         if lost := kept_work.steps_lost(run):
             return f"{lost} steps were done again"
         return "" if kept_work.losses(run) == expected else "other losses"
@@ -106,6 +117,8 @@ def main() -> int:
         for way in WAYS
         if fnmatch.fnmatch(f"{launcher} {strategy} {way}", args.only)
     ]
+    command = " ".join(["$ python benchmarks/soak/disturbed.py", *sys.argv[1:]])
+    where = machine(["torch", "accelerate", "deepspeed"])
     lines = []
     with tempfile.TemporaryDirectory(prefix="ptx-disturbed-", dir="/tmp") as folder:
         cluster = Cluster(Path(folder) / "c", port=29790)
@@ -121,7 +134,8 @@ def main() -> int:
     failed = sum(not line.endswith("bitwise equal") for line in lines)
     lines.append(f"{len(cases) - failed} of {len(cases)} bitwise equal, no step done twice")
     print(lines[-1])
-    RESULT.write_text("\n".join(lines) + "\n")
+    head = f"{command}\n{machine_line(where)}\n"
+    RESULT.write_text(head + "\n".join(lines) + "\n")
     return 1 if failed else 0
 
 

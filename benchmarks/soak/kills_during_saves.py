@@ -1,11 +1,13 @@
 """kill -9 at a hundred random moments during saves: does every resume load a whole checkpoint?
 
-    python benchmarks/soak/kills_during_saves.py [ROUNDS] [--seed N]
+    python benchmarks/soak/kills_during_saves.py [KILLS] [--seed N]
 
 Two ranks save at every step, in the background and not, in turn; all are killed; the next ones must
 load what was committed last, bitwise as it was saved, and go on. Three rounds share an attempt, so
 that a step whose save was cut off is saved again into the same folder; old checkpoints are pruned
-all the while. Exit code 1 unless every round did. `tests/training/test_saving.py` runs twelve.
+all the while. It goes on until KILLS of the kills came while something was half done. Exit code 1
+unless every start loaded what it must, and each kind of moment was hit.
+`tests/training/test_saving.py` runs twelve rounds.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from measure import RESULTS, machine, machine_line, save
 
+BATCH = 51
+"""Rounds on one run folder; three share an attempt."""
+MOMENTS = ("while writing", "while committing", "while pruning")
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -48,6 +53,10 @@ def rounds_of(count: int, seed: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def during(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [one for one in rounds if one["left"] in MOMENTS]
+
+
 def table(rounds: list[dict[str, Any]]) -> str:
     lines = [f"{'saving':18} {'kill came':18} {'rounds':>6}  {'loaded whole':>12}"]
     for background in (True, False):
@@ -57,24 +66,34 @@ def table(rounds: list[dict[str, Any]]) -> str:
             saving = "in the background" if background else "standing still"
             lines.append(f"{saving:18} {left:18} {count:6}  {whole:12}")
     whole = sum(one["whole"] and one["killed"] for one in rounds)
+    lines += [
+        f"{len(during(rounds))} kills while something was half done",
+        f"{sum(one['again'] for one in rounds)} saves of a step whose save was cut off before",
+    ]
     lines.append(f"{whole} of {len(rounds)} starts loaded, whole, what was committed last")
     return "\n".join(lines)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("rounds", nargs="?", type=int, default=101)
+    parser.add_argument("kills", nargs="?", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", type=Path, default=RESULTS / "kills_during_saves", metavar="STEM")
     given = parser.parse_args()
     where = machine(("torch",))
-    rounds = rounds_of(given.rounds, given.seed)
+    rounds: list[dict[str, Any]] = []
+    seed = given.seed
+    while len(during(rounds)) < given.kills:
+        rounds += rounds_of(BATCH, seed)
+        seed += 1
     command = " ".join(sys.argv[1:])
     head = f"$ python benchmarks/soak/kills_during_saves.py {command}".rstrip()
     text = f"{head}\n{machine_line(where)}\n{table(rounds)}"
     print(text)
     save(text, {"machine": where, "seed": given.seed, "rounds": rounds}, given.save)
-    return 0 if all(one["whole"] and one["killed"] for one in rounds) else 1
+    right = all(one["whole"] and one["killed"] for one in rounds)
+    hit = {one["left"] for one in rounds}.issuperset(MOMENTS) and any(r["again"] for r in rounds)
+    return 0 if right and hit else 1
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """A training on the test SLURM while ranks, agents, nodes, daemons and its supervisor are
 killed at random.
 
-    python benchmarks/soak/punisher.py [--minutes 10] [--steps 24000] [--seed 0]
+    python benchmarks/soak/punisher.py [--minutes 10] [--steps 28000] [--seed 0]
 
 Starts a SLURM of four nodes here (root, Debian; see tests/slurm/README.md), trains once in peace
-and once under blows, and compares the losses step by step. Exit code 1 where they differ or the
-run does not end by itself. Kept in benchmarks/results/punisher.txt.
+and once under blows, and compares the losses step by step. Exit code 1 where they differ, the run
+does not end by itself, it ended before the blows did, or one kind of blow never hit. Kept in
+benchmarks/results/punisher.txt.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "slurm")]
+sys.path[:0] = [str(ROOT / name) for name in ("benchmarks", "tests", "tests/slurm")]
 
 from cluster import Cluster, ClusterError  # noqa: E402
+from measure import machine, machine_line  # noqa: E402
 from support import disturb, kept_work  # noqa: E402
 from support.ptx import Ptx  # noqa: E402
 
@@ -36,6 +38,7 @@ ENDURING = {
     "restart__on": "[preempted, time-limit, node-failure, failed]",
     "restart__backoff": "1s",
 }
+KINDS = ("rank", "agent", "node", "slurmd alone", "supervisor")
 PAUSE = (15.0, 40.0)
 """Seconds between two blows, drawn anew each time."""
 REPAIR = 50.0
@@ -48,12 +51,15 @@ class Punisher:
         self.blows: Counter[str] = Counter()
         self.waiting: list[str] = []
         """Kinds of blows still to come in this round."""
+        self.story: list[str] = []
+        self.ended_before = False
+        """Whether the run had ended before the last blow was due."""
         self.repair_at: float | None = None
 
     def strike(self) -> str:
         """One blow, or why there was none. Each kind comes once before any comes again."""
         node = self.random.randrange(2)
-        kinds: dict[str, Callable[[int], bool]] = {
+        kinds: dict[str, Callable[[int], bool]] = {  # as KINDS names them
             "rank": lambda node: any(map(disturb.kill, disturb.ranks_of(self.run, node)[:1])),
             "agent": lambda node: any(map(disturb.kill, disturb.agents_of(self.run, node))),
             "node": self._node,
@@ -61,7 +67,7 @@ class Punisher:
             "supervisor": lambda _: any(map(disturb.kill, disturb.supervisors_of(self.run))),
         }
         if not self.waiting:
-            self.waiting = self.random.sample([*kinds], len(kinds))
+            self.waiting = self.random.sample(KINDS, len(KINDS))
         kind = self.waiting[0]
         hit = kinds[kind](node)
         if hit:
@@ -111,12 +117,14 @@ def punish(ptx: Ptx, cluster: Cluster, run: Path, *, minutes: float, seed: int) 
         now = time.monotonic()
         if strike_at < now < until:
             step = kept_work.last_step(run)
-            print(f"step {step:5d}: {punisher.strike()}", flush=True)
+            punisher.story.append(f"step {step:5d}: {punisher.strike()}")
+            print(punisher.story[-1], flush=True)
             strike_at = now + punisher.random.uniform(*PAUSE)
         punisher.repair()
         if now > until + 1200:
             break
         time.sleep(1)
+    punisher.ended_before = time.monotonic() < until
     return punisher
 
 
@@ -129,7 +137,7 @@ def _ratio(status: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--steps", type=int, default=24000)
+    parser.add_argument("--steps", type=int, default=28000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ptx-punisher-", dir="/tmp") as folder:
@@ -150,9 +158,14 @@ def soak(folder: Path, cluster: Cluster, args: argparse.Namespace) -> int:
     status = json.loads(ptx("status", run.name, "--json").stdout)
     expected, found = kept_work.losses(peace), kept_work.losses(run)
     same = expected == found
+    missed = sorted({*KINDS} - {*punisher.blows})
+    command = " ".join(["$ python benchmarks/soak/punisher.py", *sys.argv[1:]])
     lines = [
+        f"{command}\n{machine_line(machine(['torch']))}",
+        *punisher.story,
         f"seed {args.seed}, {args.steps} steps, blows for {args.minutes:g} minutes",
-        f"blows: {dict(punisher.blows)}",
+        f"blows: {dict(punisher.blows)}; never hit: {', '.join(missed) or 'none of the kinds'}",
+        f"the run ended before the last blow was due: {punisher.ended_before}",
         f"attempts: {kept_work.attempts(run)}, steps done again: {kept_work.steps_lost(run)}",
         f"state: {status['state']}",
         f"losses of all {len(found)} steps bitwise those in peace: {same}",
@@ -161,9 +174,10 @@ def soak(folder: Path, cluster: Cluster, args: argparse.Namespace) -> int:
     ]
     print("\n".join(lines))
     RESULT.write_text("\n".join(lines) + "\n")
-    if not same or status["state"] != "completed":
+    completed = same and status["state"] == "completed"
+    if not completed:
         print(ptx.story(run)[-20000:])
-    return 0 if same and status["state"] == "completed" else 1
+    return 0 if completed and not missed and not punisher.ended_before else 1
 
 
 if __name__ == "__main__":

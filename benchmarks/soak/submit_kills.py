@@ -14,8 +14,9 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
+from measure import machine, machine_line  # noqa: E402
 from support.kill_at import POINTS  # noqa: E402
 from support.submit_kills import Verdict, killed_at  # noqa: E402
 
@@ -27,7 +28,8 @@ _HEAD = f"{'killed':<38} runs submitted  not doubles orphans"
 
 def main() -> int:
     times = int(sys.argv[1]) if len(sys.argv) > 1 else 40
-    lines = [_HEAD]
+    command = f"$ python benchmarks/soak/submit_kills.py {times}"
+    lines = [command, machine_line(machine(["submitit"])), _HEAD]
     wrong: list[Verdict] = []
     for point in POINTS:
         verdicts = [_one(point) for _ in range(times)]
@@ -36,7 +38,7 @@ def main() -> int:
         orphans = sum(bool(v.jobs) and v.job_id not in v.jobs for v in verdicts)
         doubles = sum(count for number, count in jobs.items() if number > 1)
         lines.append(f"{point:<38} {times:>4} {jobs[1]:>9} {jobs[0]:>4} {doubles:>7} {orphans:>7}")
-        print(lines[-1] if len(lines) > 2 else "\n".join(lines), flush=True)
+        print(lines[-1] if len(lines) > 4 else "\n".join(lines), flush=True)
     lines += ["", f"wrong verdicts: {len(wrong)}", *map(str, wrong)]
     print("\n".join(lines[-len(wrong) - 2 :]))
     RESULT.write_text("\n".join(lines) + "\n")

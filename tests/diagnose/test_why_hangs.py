@@ -7,12 +7,13 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from support.ptx import LAUNCHERS, Ptx, exit_records
+from support.ptx import LAUNCHERS, Ptx, exit_records, rank_logs
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +46,8 @@ STUCK = {"torchrun": 2, "accelerate": 0, "deepspeed": 1}
 CALL = {"torchrun": "all_reduce", "accelerate": "<module>", "deepspeed": "backward"}
 LINE = 7
 """Of the script: where the stuck rank sleeps."""
+LIMIT, LATE = 5, 30
+"""Seconds of silence that are a hang, and after which it must be found on any machine."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
             "launcher": name,
             "entrypoint": {"script": "train.py"},
             "resources": {"procs_per_node": 3},
-            "restart": {"hang_after": "5s"},
+            "restart": {"hang_after": f"{LIMIT}s"},
         }
         (place / "job.yaml").write_text(yaml.safe_dump(spec))
         run = ptx.submit(place / "job.yaml", "--scheduler", "local", "--gpus", "0")
@@ -105,6 +108,15 @@ def test_all_stacks_were_taken_from_living_ranks(verdicts: dict[str, Any]) -> No
     """Else the cases show nothing: each rank ended by SIGABRT, none by the launcher."""
     for name, (run, _, _) in verdicts.items():
         assert {record["signal"] for record in exit_records(run)} == {6}, name
+
+
+def test_it_was_found_once_its_limit_was_over_and_not_before(verdicts: dict[str, Any]) -> None:
+    for name, (run, _, _) in verdicts.items():
+        lines = [line for log in rank_logs(run) for line in log.read_text().splitlines()]
+        stamps = [line.partition(" ")[0] for line in lines if " o step " in line]
+        last = datetime.fromisoformat(max(stamps)).timestamp()
+        ended = min(record["ended"] for record in exit_records(run))
+        assert LIMIT <= ended - last < LIMIT + LATE, name
 
 
 def test_no_core_was_left(verdicts: dict[str, Any]) -> None:

@@ -16,6 +16,8 @@ from orchestrator.cli.main import main
 
 LIMIT = 60
 """Seconds after which a command hangs."""
+PATIENCE = 3
+"""Seconds until Ctrl-C."""
 DEEP = b'{"v": 1, "t": 1, "type": "intent", "x": ' + b"[" * 20_000
 NOISE = random.Random(7).randbytes(20_000)  # noqa: S311 - noise, no secret
 LONG_LINE = json.dumps({"v": 1, "t": 1.0, "type": "intent", "x": "y" * 10_000_000}).encode() + b"\n"
@@ -48,8 +50,17 @@ TEXT: tuple[tuple[str, ...], ...] = (
     ("top", "RUN", "--once"),
     ("metrics", "RUN", "--csv"),
     ("plot", "RUN"),
+    ("logs", "RUN", "--dedupe", "--level", "WARNING"),
+    ("logs", "RUN", "--raw", "--rank", "0"),
+    ("metrics", "RUN", "--prometheus", "-"),
+    ("plot", "RUN", "--html", "-"),
     ("cancel", "RUN"),
 )
+WATCHING: tuple[tuple[str, ...], ...] = (
+    ("logs", "RUN", "--follow"),
+    ("status", "RUN", "--watch", "--every", "1s"),
+)
+"""They end with the run; where its end is not to be read any more, a person's Ctrl-C ends them."""
 JSON: tuple[tuple[str, ...], ...] = (
     ("status", "--json"),
     ("status", "RUN", "--json"),
@@ -60,7 +71,7 @@ JSON: tuple[tuple[str, ...], ...] = (
     ("metrics", "RUN", "--json"),
     ("plot", "RUN", "--json"),
 )
-COMMANDS = (*TEXT, *JSON)
+COMMANDS = (*TEXT, *JSON, *WATCHING)
 UNREAD_BY_RESUME = ("attempts", "model-description.000")
 """It is by far the slowest."""
 
@@ -74,17 +85,18 @@ def look(run: Path, argv: tuple[str, ...]) -> int:
     words = [str(run) if word == "RUN" else word for word in argv]
     if "RUN" not in argv:
         words += ["--runs", str(run.parent)]
-    with _alarm(" ".join(argv)):
+    waits = argv in WATCHING
+    with _alarm(PATIENCE if waits else LIMIT, KeyboardInterrupt() if waits else Hung(argv)):
         return main(words)
 
 
 @contextmanager
-def _alarm(what: str) -> Iterator[None]:
+def _alarm(seconds: int, error: BaseException) -> Iterator[None]:
     def ring(*_: object) -> None:
-        raise Hung(what)
+        raise error
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(LIMIT)
+    signal.alarm(seconds)
     try:
         yield
     finally:

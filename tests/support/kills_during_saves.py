@@ -144,6 +144,8 @@ def left_behind(root: Path) -> str:
 def one_round(folder: Path, plan: Path, attempt: int, moment: float) -> dict[str, Any]:
     root = folder / "run" / "checkpoints"
     wanted, loads, saves = newest(root), *(len(lines(folder / n)) for n in ("loaded", "saved"))
+    torn = [one for one in step_folders(root) if not one.committed and one.step > wanted]
+    cut_off = {one.step for one in torn if one.attempt == attempt}
     pids = fork(folder, plan, attempt)
     try:
         end = time.monotonic() + STARTED
@@ -161,6 +163,7 @@ def one_round(folder: Path, plan: Path, attempt: int, moment: float) -> dict[str
         "loaded": step,
         "whole": step == wanted and (step == 0 or known == {digest}),
         "left": left_behind(root),
+        "again": bool(cut_off & {step for step, _ in lines(folder / "saved")[saves:]}),
     }
 
 
