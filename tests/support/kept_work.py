@@ -21,9 +21,10 @@ SIZE = {
     "checkpoint.every_steps": EVERY,
     "checkpoint.on_signal": "true",
 }
-STRATEGIES = {
+STRATEGIES: dict[str, dict[str, Any]] = {
     "ddp": {"strategy.name": "ddp"},
-    "fsdp": {"strategy.name": "fsdp"},
+    # One of them with several documents to a sample: their order is kept elsewhere.
+    "fsdp": {"strategy.name": "fsdp", "entrypoint.args.packed": "true"},
     "zero 3": {"strategy": "{name: zero, stage: 3}"},
 }
 
