@@ -48,6 +48,7 @@ PLAIN: dict[str, Case] = {
     "zero 3 offloaded": zero(3, offload="all"),
 }
 SPECIAL: dict[str, Case] = {
+    "fsdp": {"strategy": {"name": "fsdp"}},
     "zero 1 offloaded": zero(1, offload="optimizer"),
     "zero 3 gathered": zero(3, deepspeed={"persist": True}),
     "zero 3 split": zero(3, deepspeed={"split": True}),
@@ -98,6 +99,8 @@ PLAIN_CELLS = [
     ("zero 3", 1, "ddp", 2),
 ]
 SPECIAL_CELLS = [
+    *(("fsdp", 2, other, 2) for other in ("zero 1", "zero 3")),
+    *((one, 2, "fsdp", 2) for one in ("zero 2", "zero 3")),
     *((name, 2, name, 2) for name in SPECIAL if name.startswith("zero")),
     ("zero 3", 2, "zero 3 gathered", 2),
     ("zero 2", 1, "zero 3 split", 2),
