@@ -3,10 +3,13 @@ or atexit, and the others, who noticed, were quicker to go."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+import signal
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from orchestrator.diagnose.aftermath import moment
+from orchestrator.diagnose.rules import Rule
 from orchestrator.diagnose.witness import Witness
 
 MOST_LOGS = 32
@@ -14,6 +17,12 @@ MOST_LOGS = 32
 _NOTICED = 1800.0
 """Seconds, beside the timeout they name, in which the others notice that a rank has raised: what
 it logged long before that it survived, though it printed no progress."""
+_BY_ITS_END = re.compile(
+    r"sig_?(?:nal|term|int|num|handler)|term_?handler|terminat|interrupt|shut_?down|SystemExit"
+    r"|cancel+ed|preempt|exited unexpectedly|Connection|Broken|Timeout|timed out",
+    re.IGNORECASE,
+)
+"""In a traceback: what a handler of SIGTERM raised, or what came of the end of another process."""
 
 
 def first_to_raise(
@@ -21,23 +30,64 @@ def first_to_raise(
 ) -> Witness | None:
     """Of ranks that were told to end the first that had raised by then, where the others' words
     are echoes; `look` reads the end of a log."""
-    seen = []
-    for one in [one for one in found if one.told_to_end and _has_exception(one)][:MOST_LOGS]:
+    told = [one for one in found if one.told_to_end]
+    return _first(
+        (when, ending)
+        for when, ending in _raised(told, heard, look)
+        if when <= _told(ending, found, heard)
+    )
+
+
+def first_to_say(
+    found: Sequence[Witness],
+    heard: Witness,
+    rules: Iterable[Rule],
+    look: Callable[[Witness], Witness],
+) -> Witness | None:
+    """Of ranks that closed their connections as they went and printed what they had raised only
+    once others had ended. What SIGTERM ends has no handler of it that could have raised this."""
+    echoes = [rule for rule in rules if rule.echo]
+    told = [one for one in found if one.code == -signal.SIGTERM]
+    return _first(
+        (when, ending)
+        for when, ending in _raised(told, heard, look)
+        if ending.tail is not None
+        and not _BY_ITS_END.search("\n".join(ending.tail.traceback()))
+        and not _speaks_of_others("\n".join(ending.tail.lines), echoes)
+    )
+
+
+def _raised(
+    told: Sequence[Witness], heard: Witness, look: Callable[[Witness], Witness]
+) -> Iterable[tuple[float, Witness]]:
+    """Those that ended by an exception which is no echo, and when they had printed it."""
+    for one in [one for one in told if _has_exception(one)][:MOST_LOGS]:
         ending = look(replace(one, ending=True))
         when = _when(ending)
-        if when is None or not ending.exception or _is_echo(ending):
+        if when is None or not ending.exception or is_echo(ending):
             continue
-        if _earliest(heard) <= when <= _told(one, found, heard):
-            seen.append((when, ending.rank, ending))
-    return min(seen, key=lambda row: row[:2])[2] if seen else None
+        if _earliest(heard) <= when:
+            yield when, ending
+
+
+def _first(seen: Iterable[tuple[float, Witness]]) -> Witness | None:
+    first = min(seen, key=lambda row: (row[0], row[1].rank), default=None)
+    return first and first[1]
+
+
+def _speaks_of_others(text: str, echoes: Sequence[Rule]) -> bool:
+    """Whatever it raised then may have come of that."""
+    return any(pattern.search(text) for rule in echoes for pattern in rule.patterns)
 
 
 def _has_exception(witness: Witness) -> bool:
     return witness.record is not None and bool(witness.record.exception_type)
 
 
-def _is_echo(witness: Witness) -> bool:
-    return witness.match is not None and witness.match.rule.echo
+def is_echo(witness: Witness) -> bool:
+    """By what it said: that a signal ended it says nothing of what it had raised."""
+    rule = witness.match.rule if witness.match else None
+    return rule is not None and rule.echo and bool(rule.text)
 
 
 def _when(witness: Witness) -> float | None:

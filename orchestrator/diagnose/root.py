@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from orchestrator.diagnose.match import Ending, explain
-from orchestrator.diagnose.raised import MOST_LOGS, first_to_raise
+from orchestrator.diagnose.raised import MOST_LOGS, first_to_raise, first_to_say, is_echo
 from orchestrator.diagnose.recorder import Last, behind, recorded
 from orchestrator.diagnose.rules import Rule
 from orchestrator.diagnose.stacks import collective_call, place, stopped_ranks
 from orchestrator.diagnose.witness import TOLD, Witness, with_log
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.state import NodeState
+
+_NEVER_CAME = "hang"
+"""The class of the rules that speak of a rank which did not come; the others' one had gone."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,16 @@ class Case:
         done = sorted(rank for rank, code in codes.items() if code == 0)
         return done if 2 * len(done) <= self.world_size else []
 
+    def all_left_word(self) -> bool:
+        """Of how they ended; else one that is gone may have begun it."""
+        return self.world_size == len({rank for node in self.nodes for rank in node.ranks})
+
     def silent_ranks(self, known: Mapping[int, Witness]) -> list[int]:
         """They said nothing of their own: they were busy or stuck when they were ended."""
         codes = {rank: code for node in self.nodes for rank, code in node.ranks.items()}
         quiet = {rank for rank in range(self.world_size) if codes.get(rank, TOLD[0]) in TOLD}
         for rank, one in known.items():
-            if one.exception or not one.told_to_end:
+            if (one.exception and is_echo(one)) or not one.told_to_end:
                 quiet.discard(rank)
             else:
                 quiet.add(rank)
@@ -119,6 +126,10 @@ def _waited_for(case: Case, heard: Witness, found: Sequence[Witness]) -> Root:
         match = explain(case.rules, Ending(exit_code=0, ended="left-early"))
         first = replace(case.silent(early[0], heard), match=match)
         return Root(case.with_tail(first), first, tuple(early[1:]))
+    if case.all_left_word() and heard.match is not None and heard.match.rule.state != _NEVER_CAME:
+        raised = first_to_say(found, heard, case.rules, case.with_log)
+        if raised is not None:
+            return Root(raised)
     places = {one.rank: where for one in found if (where := place(one.tail))}
     suspects = stopped_ranks(places) or case.silent_ranks(by_rank)
     if not suspects:

@@ -124,6 +124,102 @@ def test_an_exception_that_the_others_cannot_have_noticed_is_not_blamed(
     assert "raised" not in verdict.sentence
 
 
+def test_what_a_rank_printed_only_once_the_others_had_gone_may_be_what_broke_their_connections(
+    tmp_path: Path,
+) -> None:
+    verdict = told(tmp_path, [(50, "step 3"), (59.2, traceback(BAD))])
+    assert verdict.sentence == (
+        "Rank 1 on node 0 (n0) raised ValueError: bad sample 17 in shard 3, "
+        "and was still ending when it was told to end."
+    )
+    assert (verdict.rule, verdict.unsure) == ("", ())
+    assert {row.what: row.ranks for row in verdict.others} == {
+        "gloo-closed": (0,),
+        "told to end": (2,),
+    }
+
+
+HANDLER = f"""\
+Traceback (most recent call last):
+  File "/home/ann/train.py", line 30, in step
+    loss.backward()
+  File "/home/ann/train.py", line 9, in on_sigterm
+    raise stop
+{BAD}"""
+WORKER = "RuntimeError: DataLoader worker (pid 4) is killed by signal: Terminated. "
+
+
+@pytest.mark.parametrize(
+    ("said", "by"),
+    [
+        ([(59.2, traceback(BAD))], 143),
+        ([(59.2, traceback(BAD))], KILL),
+        ([(59.2, HANDLER)], TERM),
+        ([(59.2, traceback("mylib.SignalException: Process 7 got signal: 15"))], TERM),
+        ([(59.2, traceback(WORKER))], TERM),
+        (
+            [(59.2, traceback("RuntimeError: DataLoader worker (pid(s) 4) exited unexpectedly"))],
+            TERM,
+        ),
+        ([(59.2, traceback("ConnectionRefusedError: [Errno 111] Connection refused"))], TERM),
+        ([(59.2, traceback("queue.Empty") + CHAINED + traceback("TimeoutError"))], TERM),
+        ([(59.1, traceback(CLOSED)), (59.2, traceback("ValueError: giving up"))], TERM),
+        ([(59.2, traceback(CLOSED) + CHAINED + traceback("ValueError: giving up"))], TERM),
+        ([(59.2, traceback("KeyboardInterrupt"))], TERM),
+    ],
+    ids=[
+        "a-shell's-code",
+        "killed",
+        "a-handler",
+        "a-signal's-exception",
+        "a-worker-that-was-ended",
+        "a-worker-that-was-gone",
+        "a-server-that-was-gone",
+        "waited",
+        "after-an-echo",
+        "because-of-an-echo",
+        "interrupted",
+    ],
+)
+def test_what_may_have_come_of_the_end_of_others_is_not_blamed(
+    said: list[tuple[float, str]], by: int, tmp_path: Path
+) -> None:
+    verdict = told(tmp_path, said, by=by)
+    assert verdict.rule == "gloo-closed"
+    assert "raised" not in verdict.sentence
+
+
+def test_what_was_printed_after_a_timeout_is_not_what_the_others_waited_for(
+    tmp_path: Path,
+) -> None:
+    verdict = told(tmp_path, [(59.2, traceback(BAD))], echo=WATCHDOG, code=ABORT)
+    assert verdict.rule == "nccl-timeout"
+
+
+@pytest.mark.parametrize("codes", [{}, {2: 0}], ids=["no-word", "left-early"])
+def test_nor_is_what_was_printed_late_where_another_may_have_gone_first(
+    codes: dict[int, int], tmp_path: Path
+) -> None:
+    run = MadeRun(tmp_path, "late-aaaaaa", procs=3).submitted().started()
+    ended_by(run, 0, [(59, traceback(CLOSED))], 1, 59)
+    ended_by(run, 1, [(59.2, traceback(BAD))], TERM, 64)
+    for rank, code in codes.items():
+        leave(run, rank, "done", code=code, t=58)
+    node_ended(run, {0: 1, 1: TERM, **codes}, first=0)
+    run.over(message="").event(62, "supervisor_ended", rc=1)
+    verdict = why(observe_one(run.layout, ask=False)[0])
+    assert verdict.rule == ("left-early" if codes else "gloo-closed")
+    assert "raised" not in verdict.sentence
+
+
+def test_a_rank_that_says_no_more_than_that_it_was_told_to_end_is_still_a_suspect(
+    tmp_path: Path,
+) -> None:
+    verdict = told(tmp_path, [(59.2, HANDLER)])
+    assert verdict.first is not None
+    assert (verdict.first.rank, verdict.unsure) == (1, (2,))
+
+
 def test_a_timeout_may_be_long_after_the_exception_that_it_names_no_rank_for(
     tmp_path: Path,
 ) -> None:
