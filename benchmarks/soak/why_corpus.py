@@ -1,10 +1,11 @@
 """Failures of many kinds, provoked for real on CPU under all three launchers: does `ptx why` name
 the first failing rank and the class?
 
-Usage: python benchmarks/soak/why_corpus.py [NAME ...], without names all of them (about 10 minutes
-on two cores). Where SLURM_CONF names the test cluster (tests/slurm/cluster.py) also those over two
-nodes of SLURM; a node of it is killed, `cluster.py start` brings it back. Kept in
-benchmarks/results/why.txt.
+Usage: python benchmarks/soak/why_corpus.py [NAME ...], without names all of them (about 12 minutes
+on two cores). Exits with 1 where a rank or class is wrong, fewer than 95 % of the causes that are
+claimed are right, a cause is claimed of a run that does well, or a case did not come about. Where
+SLURM_CONF names the test cluster (tests/slurm/cluster.py) also those over two nodes of SLURM; a
+node of it is killed, `cluster.py start` brings it back. Kept in benchmarks/results/why.txt.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from support.ptx import Ptx  # noqa: E402
 from support.why_cases import CASES, Case  # noqa: E402
 from support.why_healthy import HEALTHY  # noqa: E402
-from support.why_provoked import Told, ask_healthy, submit, told  # noqa: E402
+from support.why_provoked import Told, ask_healthy, good_enough, submit, told  # noqa: E402
 from support.why_slurm_cases import SLURM_CASES, SlurmCase  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "why.txt"
@@ -39,14 +40,13 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ptx-why-") as folder:
         verdicts, lost = _all(cases, Path(folder))
-        good = _healthy(Path(folder)) if not named or "healthy" in named else []
+        good, blamed = _healthy(Path(folder)) if not named or "healthy" in named else ([], [])
     seconds = time.monotonic() - began
     text = "\n".join([*_table(verdicts), "", *_summary(verdicts, seconds), *lost, *good])
     print(text)
     if not named:
         RESULT.write_text(f"$ python benchmarks/soak/why_corpus.py\n{text}\n")
-    right = all(one.rank_right and one.state_right for one in verdicts)
-    return 0 if right and not lost else 1
+    return 0 if good_enough(verdicts) and not lost and not blamed else 1
 
 
 def _all(cases: Sequence[Case], folder: Path) -> tuple[list[Told], list[str]]:
@@ -70,10 +70,11 @@ def _all(cases: Sequence[Case], folder: Path) -> tuple[list[Told], list[str]]:
     return [verdict for verdict in found if verdict is not None], lost
 
 
-def _healthy(folder: Path) -> list[str]:
-    """Runs that do well and sound like trouble; then with an end in silence."""
+def _healthy(folder: Path) -> tuple[list[str], list[str]]:
+    """Runs that do well and sound like trouble; then with an end in silence. What is to be said of
+    them, and those of which a cause was claimed."""
     ptx = Ptx(folder / "healthy-runs", {"XDG_STATE_HOME": str(folder / "healthy-state")})
-    lines = []
+    lines, loud = [], []
     for silent in (False, True):
         with ThreadPoolExecutor(AT_ONCE) as pool:
             jobs = [pool.submit(ask_healthy, ptx, folder, one, silent=silent) for one in HEALTHY]
@@ -82,7 +83,8 @@ def _healthy(folder: Path) -> list[str]:
         what = "such words, 12 s later an end in silence" if silent else "healthy"
         said = f"{what}: {len(found)} runs, {len(blamed)} with a false cause"
         lines.append(f"{said} ({', '.join(blamed)})" if blamed else said)
-    return lines
+        loud += blamed
+    return lines, loud
 
 
 def _alone(case: Case) -> bool:
@@ -119,7 +121,7 @@ def _summary(verdicts: Sequence[Told], seconds: float) -> list[str]:
         *(
             f"WRONG {one.case.name}: {one.verdict['sentence']}"
             for one in verdicts
-            if not (one.rank_right and one.state_right)
+            if not (one.rank_right and one.state_right and one.rule_right)
         ),
     ]
 

@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from support.ptx import Ptx, exit_records
 from support.why_cases import CASES, IN_TESTS
-from support.why_provoked import Told, submit, told
+from support.why_provoked import Told, good_enough, submit, told
 
 pytestmark = pytest.mark.slow
 
@@ -62,3 +63,28 @@ def test_the_echo_of_the_late_root_did_come_first(verdicts: dict[str, Told]) -> 
     assert records[0]["ended"] < records[1]["ended"]
     assert "gloo/transport" in records[0]["exception"]["message"]
     assert verdicts["late-root"].verdict["others"] == [{"what": "gloo-closed", "ranks": [0]}]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "enough"),
+    [
+        ({"rule": "killed"}, True),  # one of twenty
+        ({"rule": None}, True),
+        ({"class": "hang"}, False),
+        ({"first": {"rank": 0}}, False),
+        ({"first": None}, False),
+    ],
+)
+def test_the_benchmark_fails_below_its_goals(wrong: dict[str, object], enough: bool) -> None:
+    case = next(case for case in CASES if case.name == "segfault")
+    right = {"first": {"rank": 1}, "class": "failed", "rule": "segfault"}
+    many = [Told(case, Path(), right)] * 19
+    assert good_enough(many)
+    assert good_enough([*many, Told(case, Path(), right | wrong)]) is enough
+
+
+def test_wrong_causes_make_the_benchmark_fail() -> None:
+    case = next(case for case in CASES if case.name == "segfault")
+    wrong = {"first": {"rank": 1}, "class": "failed", "rule": "killed"}
+    assert not good_enough([Told(case, Path(), wrong)])
+    assert good_enough([Told(case, Path(), wrong | {"rule": None})])

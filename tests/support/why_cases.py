@@ -9,7 +9,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+JOBS = Path(__file__).resolve().parents[2] / "jobs"
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,15 @@ def start(seconds=60, **options):
 def gloo(body: str, seconds: int = 60) -> str:
     return f"{GLOO}start({seconds})\n{body}"
 
+
+TRAINING = f"""
+import os, runpy, sys
+{{change}}
+sys.path.insert(0, "{JOBS}")
+sys.argv = ["train_lm.py", "--steps", "2"]
+runpy.run_path("{JOBS}/train_lm.py", run_name="__main__")
+"""
+"""One of ptx's own trainings, after a `change` that its wrapper makes."""
 
 SUM = "dist.all_reduce(torch.ones(1))\n"
 
@@ -176,9 +188,45 @@ CASES: tuple[Case, ...] = (
         1,
         None,
     ),
+    Case(
+        "peer-raised-accelerate",
+        "connection closed",
+        gloo("if rank == 1:\n    raise ValueError('bad batch 17')\n" + SUM * 3),
+        "failed",
+        1,
+        None,
+        launcher="accelerate",
+    ),
     Case("killed", "killed", one("os.kill(os.getpid(), 9)"), "failed", 1, "killed"),
     Case(
+        "killed-deepspeed",
+        "killed",
+        one("os.kill(os.getpid(), 9)"),
+        "failed",
+        1,
+        "killed",
+        launcher="deepspeed",
+    ),
+    Case(
         "segfault", "segfault", one("import ctypes\nctypes.string_at(0)"), "failed", 1, "segfault"
+    ),
+    Case(
+        "segfault-accelerate",
+        "segfault",
+        one("import ctypes\nctypes.string_at(0)"),
+        "failed",
+        1,
+        "segfault",
+        launcher="accelerate",
+    ),
+    Case(
+        "segfault-deepspeed",
+        "segfault",
+        one("import ctypes\nctypes.string_at(0)"),
+        "failed",
+        1,
+        "segfault",
+        launcher="deepspeed",
     ),
     Case(
         "segfault-stack",
@@ -202,6 +250,18 @@ CASES: tuple[Case, ...] = (
         "host-memory-error",
     ),
     Case(
+        "memory-error-accelerate",
+        "host out of memory",
+        one(
+            "import resource\nresource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+            "bytearray(1 << 34)"
+        ),
+        "out-of-memory",
+        1,
+        "host-memory-error",
+        launcher="accelerate",
+    ),
+    Case(
         "torch-memory",
         "host out of memory",
         one("import torch\ntorch.empty(1 << 50)"),
@@ -210,6 +270,15 @@ CASES: tuple[Case, ...] = (
         "host-memory-allocator",
     ),
     Case("no-module", "import", WAIT + "import flash_attn_9\n", "failed", ANY, "module-missing"),
+    Case(
+        "no-module-deepspeed",
+        "import",
+        WAIT + "import flash_attn_9\n",
+        "failed",
+        ANY,
+        "module-missing",
+        launcher="deepspeed",
+    ),
     Case(
         "no-name",
         "import",
@@ -306,6 +375,16 @@ CASES: tuple[Case, ...] = (
         listens=True,
     ),
     Case(
+        "master-port-accelerate",
+        "port in use",
+        GLOO + "start()\n",
+        "launch-error",
+        None,
+        "port-in-use",
+        launcher="accelerate",
+        listens=True,
+    ),
+    Case(
         "store-timeout",
         "rendezvous timeout",
         GLOO + "start(3, init_method=f'tcp://127.0.0.1:{int(os.environ[\"MASTER_PORT\"]) + 1}', "
@@ -323,6 +402,36 @@ CASES: tuple[Case, ...] = (
         "launch-error",
         1,
         "host-unknown",
+    ),
+    Case(
+        "head-is-itself",
+        "host name",
+        # As where a node's /etc/hosts gives the head's name an address of the node itself.
+        GLOO + "import socket\nif rank == 1:\n    with socket.socket() as free:\n"
+        "        free.bind(('', 0))\n        port = free.getsockname()[1]\n"
+        "    start(3, init_method=f'tcp://localhost:{port}', world_size=2, rank=1)\n"
+        "time.sleep(60)\n",
+        "launch-error",
+        1,
+        "rendezvous-timeout",
+    ),
+    Case(
+        "world-size",
+        "world size",
+        TRAINING.format(change="os.environ['WORLD_SIZE'] = '4'"),
+        "failed",
+        ANY,
+        "world-size-differs",
+    ),
+    Case(
+        "world-size-accelerate",
+        "world size",
+        # As a launcher does that falls back to as many separate trainings.
+        TRAINING.format(change="os.environ.pop('WORLD_SIZE')"),
+        "failed",
+        ANY,
+        "world-size-differs",
+        launcher="accelerate",
     ),
     Case(
         "no-interface",
@@ -392,6 +501,15 @@ CASES: tuple[Case, ...] = (
         2,
         "gloo-timeout",
         procs=4,
+    ),
+    Case(
+        "hang-deepspeed",
+        "hang",
+        gloo("if rank == 1:\n    time.sleep(60)\n" + SUM, seconds=8),
+        "hang",
+        1,
+        "gloo-timeout",
+        launcher="deepspeed",
     ),
     Case(
         "hang-accelerate",
