@@ -14,7 +14,7 @@ from orchestrator.diagnose.evidence import (
 )
 from orchestrator.diagnose.match import Ending, Match, explain
 from orchestrator.diagnose.recorder import stands
-from orchestrator.diagnose.root import Case, Root, find_root
+from orchestrator.diagnose.root import Case, Root, find_root, speaks_of_one_gone
 from orchestrator.diagnose.rules import Rule
 from orchestrator.diagnose.tail import Tail, read_tail
 from orchestrator.diagnose.verdict import First, Stand, Verdict
@@ -95,7 +95,19 @@ def _told(root: Root, cause: str, first: First) -> str:
     quiet = "" if cause or root.heard not in (None, root.first) else unexplained(root.first)
     if quiet:
         return f"{_blame(root)} {quiet}"
-    return ": ".join(word for word in (_blame(root), cause or first.message) if word)
+    said = ": ".join(word for word in (_blame(root), cause or first.message) if word)
+    return f"{said}{_of_the_suspect(root)}"
+
+
+def _of_the_suspect(root: Root) -> str:
+    """What is known of the one rank that may have broken a connection, to whom no word points."""
+    first, heard = root.first, root.heard
+    if heard is None or heard is first or root.unsure or not speaks_of_one_gone(heard):
+        return ""
+    if first.code is None:
+        return "; it left no exit record"
+    later = first.node == heard.node and first.ended > heard.ended
+    return f"; it {exit_words(first.code)} after that" if later else ""
 
 
 def _stands(case: Case, root: Root, speaker: Witness) -> tuple[Stand, ...]:

@@ -17,7 +17,7 @@ from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.state import NodeState
 
 _NEVER_CAME = "hang"
-"""The class of the rules that speak of a rank which did not come; the others' one had gone."""
+"""The class of the rules that speak of a rank which did not come."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,12 @@ class Root:
     """More ranks that may as well have been the first."""
 
 
+def speaks_of_one_gone(heard: Witness) -> bool:
+    """And not of one that did not come."""
+    rule = heard.match.rule if heard.match else None
+    return rule is not None and rule.of_another and rule.state != _NEVER_CAME
+
+
 def find_root(case: Case, found: Sequence[Witness]) -> Root | None:
     """`found`: the failed ranks, the likeliest first. None where none failed."""
     looked: list[Witness] = []
@@ -126,7 +132,7 @@ def _waited_for(case: Case, heard: Witness, found: Sequence[Witness]) -> Root:
         match = explain(case.rules, Ending(exit_code=0, ended="left-early"))
         first = replace(case.silent(early[0], heard), match=match)
         return Root(case.with_tail(first), first, tuple(early[1:]))
-    if case.all_left_word() and heard.match is not None and heard.match.rule.state != _NEVER_CAME:
+    if case.all_left_word() and speaks_of_one_gone(heard):
         raised = first_to_say(found, heard, case.rules, case.with_log)
         if raised is not None:
             return Root(raised)

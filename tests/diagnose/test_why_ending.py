@@ -220,6 +220,40 @@ def test_a_rank_that_says_no_more_than_that_it_was_told_to_end_is_still_a_suspec
     assert (verdict.first.rank, verdict.unsure) == (1, (2,))
 
 
+BROKE = ": a connection between ranks broke, and no rank says why"
+
+
+@pytest.mark.parametrize(
+    ("ended", "said"),
+    [
+        (60, f"Rank 1 on node 0 (n0){BROKE}; it was killed by SIGTERM after that."),
+        (58, f"Rank 1 on node 0 (n0){BROKE}."),
+        (None, f"Rank 1{BROKE}; it left no exit record."),
+    ],
+    ids=["ended-after-it", "ended-before-it", "no-record"],
+)
+def test_of_the_one_rank_that_may_have_broken_a_connection_it_is_said_how_it_ended(
+    ended: float | None, said: str, tmp_path: Path
+) -> None:
+    """It may have left its loop early and was told to end before it was through."""
+    run = MadeRun(tmp_path, "left-aaaaaa", procs=2).submitted().started()
+    ended_by(run, 0, [(59, traceback(CLOSED))], 1, 59)
+    if ended is not None:
+        leave(run, 1, "step 98", code=TERM, t=ended)
+    node_ended(run, {0: 1} if ended is None else {0: 1, 1: TERM}, first=0)
+    run.over(message="").event(62, "supervisor_ended", rc=1)
+    verdict = why(observe_one(run.layout, ask=False)[0])
+    assert (verdict.sentence, verdict.rule) == (said, "gloo-closed")
+    assert verdict.first is not None and verdict.first.rank == 1
+    for word in ("left no exit record", "its launcher ended after", "left its loop early"):
+        assert word in verdict.next
+
+
+def test_of_several_that_may_have_it_is_not_said_of_one(tmp_path: Path) -> None:
+    verdict = told(tmp_path, [(50, "step 3")])
+    assert verdict.sentence == f"Rank 1 on node 0 (n0), or one of 1 more{BROKE}."
+
+
 def test_a_timeout_may_be_long_after_the_exception_that_it_names_no_rank_for(
     tmp_path: Path,
 ) -> None:
