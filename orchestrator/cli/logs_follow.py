@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from itertools import chain
 
+from orchestrator.cli.last_words import reason
 from orchestrator.cli.logs_show import lines_for, say_why_silent
 from orchestrator.cli.output import next_commands, note
 from orchestrator.logs.dedupe import Dedupe, Folded
@@ -103,6 +104,6 @@ def _tell_end(layout: RunLayout, end: Observed, *, silent: bool) -> int:
     if end.state.state is State.COMPLETED:
         return 0
     if not silent:
-        note(f"{layout.run_id} {end.state.words}")
+        note(f"{layout.run_id} {end.state.state.value}: {reason(end)}")
         next_commands(f"ptx why {layout.run_id}")
     return 1

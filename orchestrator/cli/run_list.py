@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cli.output import emit, emit_json, next_commands, note
+from orchestrator.cli.row_verdicts import with_verdicts
 from orchestrator.cli.run_choice import Choice, count_words, cut
 from orchestrator.cli.run_summary import run_summary
 from orchestrator.cli.watching import redraws, rows_of_screen
@@ -41,7 +42,7 @@ def show(root: Path | None, choice: Choice, *, as_json: bool) -> None:
         note(f"None of {count_words(found.rows)} is like that.")
         next_commands("ptx status --all")
     else:
-        emit(text(shown))
+        emit(text(with_verdicts(shown, found.index)))
         _tell_more(chosen, shown)
         next_commands(f"ptx status {shown[0].run_id}")
     found.index.save()
@@ -67,12 +68,13 @@ def _shown(chosen: list[RunRow], choice: Choice) -> list[RunRow]:
 def picture(root: Path | None, choice: Choice) -> str:
     """For --watch: as many as the screen has room for, and how all of them stand."""
     found: Survey = survey(root)
-    found.index.save()
     chosen = choice.of(found.rows)
     heads = [*(f"warning: {trouble}" for trouble in found.troubles), count_words(chosen)]
     shown = _shown(chosen, choice)
     if redraws():
         shown = cut(shown, max(1, rows_of_screen() - len(heads) - 2))
+    shown = with_verdicts(shown, found.index)
+    found.index.save()
     return "\n".join([*heads, "", text(shown)] if shown else heads)
 
 

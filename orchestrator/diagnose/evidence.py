@@ -79,6 +79,12 @@ def first_of(witness: Witness) -> First:
     )
 
 
+def place_of(node: int | None, host: str) -> str:
+    """What follows `rank 3` in a verdict: ` on node 1 (gn07)`, as far as it is known."""
+    where = f" on node {node}" if node is not None else ""
+    return f"{where} ({host})" if host else where
+
+
 def unexplained(witness: Witness) -> str:
     """Of a rank that left without a word on why: a clause that follows `rank 1 exited with 3`.
     Empty where its last line may be that word."""

@@ -10,6 +10,7 @@ from orchestrator.diagnose.evidence import (
     first_of,
     line_of,
     others_of,
+    place_of,
     unexplained,
 )
 from orchestrator.diagnose.match import Ending, Match, explain
@@ -21,7 +22,7 @@ from orchestrator.diagnose.verdict import First, Stand, Verdict
 from orchestrator.diagnose.witness import Witness, not_read, witnesses
 from orchestrator.runs.observe import Observed
 from orchestrator.runs.state import RunState, State
-from orchestrator.runs.words import exit_words, is_launch_reason, sentence
+from orchestrator.runs.words import exit_words, is_launch_reason, says_only_how, sentence
 
 _BY_SCHEDULER = (State.OUT_OF_MEMORY, State.TIME_LIMIT, State.PREEMPTED, State.NODE_FAILURE)
 _MOST_NODES = 16
@@ -95,7 +96,9 @@ def _told(root: Root, cause: str, first: First) -> str:
     quiet = "" if cause or root.heard not in (None, root.first) else unexplained(root.first)
     if quiet:
         return f"{_blame(root)} {quiet}"
-    said = ": ".join(word for word in (_blame(root), cause or first.message) if word)
+    only_how = says_only_how(first.message, first.exit_code, first.signal)
+    why = cause or ("" if only_how else first.message)
+    said = ": ".join(word for word in (_blame(root), why) if word)
     return f"{said}{_of_the_suspect(root)}"
 
 
@@ -129,9 +132,7 @@ def _blame(root: Root) -> str:
 
 
 def _who(witness: Witness) -> str:
-    where = f" on node {witness.node}" if witness.node is not None else ""
-    where += f" ({witness.host})" if witness.host else ""
-    return f"rank {witness.rank}{where}"
+    return f"rank {witness.rank}{place_of(witness.node, witness.host)}"
 
 
 def _by_scheduler(state: RunState, rules: Iterable[Rule]) -> Match | None:

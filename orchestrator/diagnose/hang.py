@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from orchestrator.diagnose.evidence import first_of
+from orchestrator.diagnose.evidence import first_of, place_of
 from orchestrator.diagnose.match import Ending, explain
 from orchestrator.diagnose.root import Case
 from orchestrator.diagnose.stacks import Place, grouped, place, stopped_ranks
@@ -91,8 +91,6 @@ def _stands(
 
 def _said(first: Witness, places: Mapping[int, Place], stopped: Sequence[int]) -> str:
     also = f", or one of {len(stopped) - 1} more," if len(stopped) > 1 else ""
-    where = f" on node {first.node}" if first.node is not None else ""
-    where += f" ({first.host})" if first.host else ""
     one = places.get(first.rank)
     if one is None:
         stood = "stopped and left no stack"
@@ -100,7 +98,8 @@ def _said(first: Witness, places: Mapping[int, Place], stopped: Sequence[int]) -
         stood = f"stopped in {one.call} ({short(one.own.file)}:{one.own.line})"
     waiting = len(places) - sum(rank in places for rank in stopped)
     others = "the other waited" if waiting == 1 else f"{waiting} others waited"
-    return f"rank {first.rank}{where}{also} {stood} while {others}{_in_call(places, stopped)}"
+    who = f"rank {first.rank}{place_of(first.node, first.host)}{also}"
+    return f"{who} {stood} while {others}{_in_call(places, stopped)}"
 
 
 def _next(first: Witness, places: Mapping[int, Place]) -> str:

@@ -14,7 +14,6 @@ Of several rules that fit, the first one counts; a person's own come before ptx'
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import tomllib
@@ -24,6 +23,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from orchestrator.diagnose.own_files import own_files
 from orchestrator.errors import UserError
 
 KNOWN = Path(__file__).resolve().parent / "known"
@@ -98,14 +98,6 @@ class Rule:
 def known() -> tuple[Rule, ...]:
     """ptx's own rules, in order."""
     return tuple(rule for path in sorted(KNOWN.glob("*.toml")) for rule in read_rules(path))
-
-
-def own_files() -> list[Path]:
-    """`$XDG_CONFIG_HOME/ptx/rules.toml` and `rules/*.toml` beside it."""
-    home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    folder = Path(home).expanduser() / "ptx"
-    single = folder / "rules.toml"
-    return [*([single] if single.exists() else []), *sorted((folder / "rules").glob("*.toml"))]
 
 
 def all_rules(more: Iterable[Path] = ()) -> tuple[Rule, ...]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from orchestrator.agent.classes import NOT_AGAIN
 from orchestrator.diagnose.evidence import line_of
 from orchestrator.diagnose.failure import of_attempt
 from orchestrator.diagnose.match import Ending, explain
-from orchestrator.diagnose.performance import Finding, findings
 from orchestrator.diagnose.root import Case
 from orchestrator.diagnose.rules import Rule, all_rules
-from orchestrator.diagnose.standstill import standstill
 from orchestrator.diagnose.tail import read_tail
 from orchestrator.diagnose.verdict import Before, Verdict
 from orchestrator.runs.attempts import history
@@ -22,6 +21,9 @@ from orchestrator.runs.records import read_record
 from orchestrator.runs.state import RunState, State
 from orchestrator.runs.submissions import record_now
 from orchestrator.runs.words import clause, sentence
+
+if TYPE_CHECKING:
+    from orchestrator.diagnose.performance import Finding
 
 
 def one_line(run: Observed, rules: Sequence[Rule] | None = None) -> str:
@@ -45,6 +47,10 @@ def why(
         return replace(verdict, sentence=f"{verdict.sentence}{_given_up(run, verdict.sentence)}")
     if verdict.kind not in ("completed", "running", "waiting"):
         return verdict
+    # A table judges runs that failed, and would wait for what it does not need.
+    from orchestrator.diagnose.performance import findings
+    from orchestrator.diagnose.standstill import standstill
+
     found: tuple[Finding, ...] = ()
     if verdict.kind != "waiting" and run.state.attempt is not None:
         found = findings(run.layout, run.state.attempt)

@@ -28,7 +28,7 @@ from orchestrator.runs.reading import Mark, read_regular
 from orchestrator.runs.root import index_folder, runs_root
 from orchestrator.runs.row import RunRow
 
-VERSION = 4
+VERSION = 5
 """Also to be raised when a state's sentence comes out another way."""
 _FORMAT = 2
 """Of marshal: the last that does not look for what it has written before, at half the time."""
@@ -122,6 +122,13 @@ class Index:
         """Nothing but these from now on, by path; `fresh` of them were not found in here."""
         self._kept = entries
         self._fresh += fresh
+
+    def amend(self, row: RunRow) -> None:
+        """A verdict was found: to find one again costs more than to write all entries."""
+        entry = self._kept.get(row.path)
+        if entry is not None:
+            self._kept[row.path] = entry._replace(fields=tuple(row))
+            self._fresh += _WORTH_WRITING
 
     def register(self, rows: dict[str, str], folder: Mark | None) -> None:
         """What the registry holds, as of `folder`; a row of a run never changes."""

@@ -21,7 +21,7 @@ from orchestrator.runs.row import RunRow
 from orchestrator.runs.server_time import age
 from orchestrator.runs.state import Failure, RunState
 from orchestrator.runs.submissions import current, record_now, submissions
-from orchestrator.runs.words import brief_blame
+from orchestrator.runs.words import what_it_said
 from orchestrator.schedulers.base import JobInfo, JobState
 
 
@@ -44,6 +44,7 @@ class Observed:
             state=state.state.value,
             reason=state.reason,
             brief=_brief(state),
+            verdict=0,
             created=record.created,
             submitted=state.submitted,
             started=state.started,
@@ -66,7 +67,7 @@ def _brief(state: RunState) -> str:
     failure = state.failure
     if failure is None or not failure.message or not state.reason.startswith("Rank "):
         return state.reason
-    return brief_blame(failure)
+    return what_it_said(failure)
 
 
 class Observer:

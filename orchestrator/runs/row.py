@@ -18,7 +18,11 @@ class RunRow(NamedTuple):
     state: str
     reason: str
     brief: str
-    """The reason with what matters first: the rest of a long line is cut."""
+    """The reason with what matters first: the rest of a long line is cut. Of a run that failed it
+    names a rank only where it is a verdict: the first that was heard of may be an echo."""
+    verdict: int
+    """What `brief` was judged with where it is the verdict of `ptx why` (`cli/row_verdicts.py`),
+    else 0."""
     created: float
     submitted: float | None
     started: float | None

@@ -29,25 +29,34 @@ def launch_error(node: NodeState) -> str:
 def blame(failure: Failure) -> str:
     """`Rank 1 on node 0 exited with 1: ValueError: bad batch`, without a full stop."""
     end = exit_words(failure.code, failure.signal)
-    message = "" if _says_only_how(failure) else f": {failure.message}"
-    return f"rank {failure.rank} on node {failure.node} {end}{message}"
+    return f"rank {failure.rank} on node {failure.node} {end}{_said(failure)}"
 
 
-def brief_blame(failure: Failure) -> str:
-    """The same for a column of a table. An exception tells as much as the code that it leaves; the
-    last line of a rank that left without one may say nothing of its end."""
-    if failure.code == _UNCAUGHT and _EXCEPTION.match(failure.message):
-        return f"Rank {failure.rank}: {failure.message}"
-    message = "" if _says_only_how(failure) else f": {failure.message}"
-    return f"Rank {failure.rank} {exit_words(failure.code, failure.signal)}{message}"
+def what_it_said(failure: Failure) -> str:
+    """The same for a column of a table, without who said it. An exception tells as much as the
+    code that it leaves; the last line of a rank that left without one may say nothing of its
+    end."""
+    if tells_its_end(failure.code, failure.message):
+        return sentence(failure.message)
+    return sentence(f"a rank {exit_words(failure.code, failure.signal)}{_said(failure)}")
 
 
-def _says_only_how(failure: Failure) -> bool:
-    """A rank that left no words: the agent's message is its exit once more."""
-    how = {"", f"exit code {failure.code}"}
-    if failure.signal is not None:
-        how.add(f"ended by {_signal_name(failure.signal)}")
-    return (failure.message or "") in how
+def _said(failure: Failure) -> str:
+    only_how = says_only_how(failure.message, failure.code, failure.signal)
+    return "" if only_how else f": {failure.message}"
+
+
+def tells_its_end(code: int | None, message: str) -> bool:
+    """An exception that nobody caught."""
+    return code == _UNCAUGHT and _EXCEPTION.match(message) is not None
+
+
+def says_only_how(message: str, code: int | None, signal_number: int | None) -> bool:
+    """Of a rank that left no words: the agent's message is its exit once more."""
+    how = {"", f"exit code {code}"}
+    if signal_number is not None:
+        how.add(f"ended by {_signal_name(signal_number)}")
+    return (message or "") in how
 
 
 def exit_words(code: int | None, signal_number: int | None = None) -> str:

@@ -72,7 +72,7 @@ def test_the_table_shows_every_run_newest_first(ptx: Ptx, root: Path) -> None:
         ["new-bbbbbb", "failed"],
         ["old-aaaaaa", "completed"],
     ]
-    assert lines[1].endswith("Rank 1: ValueError: bad batch")
+    assert lines[1].endswith("Rank 1: ValueError: bad batch.")
     assert "20/300" in lines[2] and "2.5" in lines[2]
     assert done.stderr == "next: ptx status new-bbbbbb\n"
 
@@ -80,11 +80,11 @@ def test_the_table_shows_every_run_newest_first(ptx: Ptx, root: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "message", "told"),
     [
-        (3, "Loaded 1200 samples", "Rank 1 exited with 3: Loaded 1200 samples"),
-        (1, "Loaded 1200 samples", "Rank 1 exited with 1: Loaded 1200 samples"),
-        (1, "torch.OutOfMemoryError: CUDA", "Rank 1: torch.OutOfMemoryError: CUDA"),
-        (1, "KeyboardInterrupt", "Rank 1: KeyboardInterrupt"),
-        (3, "exit code 3", "Rank 1 exited with 3"),
+        (3, "Loaded 1200 samples", "Rank 1 exited with 3: Loaded 1200 samples."),
+        (1, "Loaded 1200 samples", "Rank 1 exited with 1: Loaded 1200 samples."),
+        (1, "torch.SomeError: CUDA", "Rank 1: torch.SomeError: CUDA."),
+        (1, "KeyboardInterrupt", "Rank 1: it was interrupted (SIGINT)."),
+        (3, "exit code 3", "Rank 1 exited with 3."),
     ],
 )
 def test_the_table_tells_how_a_rank_ended_where_no_exception_does(
