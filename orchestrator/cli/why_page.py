@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.cli.output import labelled, paint, paint_state
+from orchestrator.diagnose.evidence import place_of
 from orchestrator.diagnose.performance import Finding
 from orchestrator.diagnose.verdict import Before, Evidence, First, Others, Stand, Verdict
 from orchestrator.logs.numbers import spoken
@@ -25,7 +26,9 @@ _SHOWN_WIDTH = 300
 def why_page(run: Observed, verdict: Verdict) -> str:
     rows = [
         ("run", f"{printable(run.record.run_id)}  {paint_state(run.state.state.value)}"),
+        ("", _goes_on(run, verdict)),
         ("why", verdict.sentence),
+        ("where", _where(run, verdict)),
         ("class", _class(verdict)),
         ("cause", "" if _said_already(verdict) else verdict.cause),
         ("do", verdict.next),
@@ -39,6 +42,36 @@ def why_page(run: Observed, verdict: Verdict) -> str:
     if verdict.unsure:
         rows.append(("or", f"rank {spoken(verdict.unsure)} as well: they were silent too"))
     return "\n".join(_row(label, text) for label, text in rows if text)
+
+
+def _goes_on(run: Observed, verdict: Verdict) -> str:
+    """What a run does whose newest attempt has failed: `Restarting.` What follows is the verdict,
+    in the words of somebody who has not read the logs."""
+    if verdict.kind != "failed" or run.state.state.ended or verdict.attempt != run.state.attempt:
+        return ""
+    return sentence(run.state.reason.partition(": ")[0])
+
+
+def _where(run: Observed, verdict: Verdict) -> str:
+    """`attempt 1, node 0 (gn07), GPU 3`, as far as it is known."""
+    if verdict.kind != "failed" or verdict.attempt is None:
+        return ""
+    newest = run.state.attempt
+    later = f" (the newest is {newest})" if newest not in (None, verdict.attempt) else ""
+    parts = [f"attempt {verdict.attempt}{later}"]
+    first, node = verdict.first, verdict.node
+    if first is not None and first.node == node:
+        parts += [place_of(node, first.host), _gpu(first.device)]
+    else:
+        nodes = () if later else run.state.nodes
+        hosts: dict[int | None, str] = {one.node: one.host for one in nodes}
+        parts.append(place_of(node, hosts.get(node, "")))
+    return ", ".join(part.removeprefix(" on ") for part in parts if part)
+
+
+def _gpu(device: str) -> str:
+    """`GPU 3`; a UUID says itself what it is of."""
+    return device if not device or device.startswith(("GPU-", "MIG-")) else f"GPU {device}"
 
 
 def _class(verdict: Verdict) -> str:

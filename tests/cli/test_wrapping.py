@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -65,6 +66,26 @@ def test_the_pages_and_hints_tear_nothing(columns: int, tmp_path: Path) -> None:
     assert len(paths) > 3
     assert all("/a-long-folder/runs-of-ann/lm-7f3a2c" in path for path in paths)
     assert not re.search(r"(?m)(?:^|\s)-{1,2}$", text)
+
+
+def test_a_verdict_on_a_host_of_a_long_name_fits_a_terminal(tmp_path: Path) -> None:
+    host = "gpu-node-0001.cluster.research.a-long-institute.example.org"
+    device = "GPU-8f2e6c1a-77aa-4d52-9d0f-0f2b1ad07c11"
+    run = MadeRun(tmp_path, "r-aaaaaa").submitted()
+    run.event(2, "node_started", attempt=0, node=0, host=host, pid=1)
+    run.layout.node(0, 0).mkdir(parents=True)
+    record = {"v": 1, "exit_code": 1, "ended": run.created + 20, "device": device, "host": host}
+    record["exception"] = {"type": "ValueError", "message": "boom"}
+    run.layout.exit_record(0, 0, 1).write_text(json.dumps(record))
+    run.ended([0, 1]).over()
+    page = shown(80, "why", str(run.layout.root)).partition("next: ")[0]
+    assert max(map(len, page.splitlines())) <= 80
+    where = page[page.index("\nwhere ") :].splitlines()[1:4]
+    assert where == [
+        "where     attempt 0, node 0",
+        f"          ({host}),",
+        f"          {device}",
+    ]
 
 
 @pytest.mark.parametrize("columns", [40, 50, 80])
