@@ -20,6 +20,8 @@ from orchestrator.logs.line import stamp_of
 _FRAME = re.compile(r'^ +File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in .*)?$')
 _MESSAGE = 300
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT)
+# What faulthandler prints below `Fatal Python error: ...`.
+_DUMPED = re.compile(r"\s|(?:Current thread|Thread) 0x|Extension modules:")
 _LIBRARY = re.compile(r"/(?:site|dist)-packages/|/lib/python3\.\d+/|^<")
 
 
@@ -59,6 +61,8 @@ def first_of(witness: Witness) -> First:
     record = witness.record
     left = without_ignored(record.last_lines if record else ())
     lines = [line for line in left if line.strip()]
+    while lines and witness.signal in _CRASHES and _DUMPED.match(lines[-1]):
+        lines.pop()
     message = record.exception_message if record else ""
     kind = record.exception_type if record and witness.survived is None else ""
     said = (

@@ -47,9 +47,12 @@ def verdict(case: Case, found: Sequence[Witness]) -> Verdict:
         return replace(told, node=node.node, sentence=sentence(words))
     first = next((one for one in found if one.rank == stopped[0]), None)
     first = first or case.silent(stopped[0], Witness(stopped[0], None, "", None, 0.0))
+    named = first_of(first)
+    if not named.exception:  # else the last line of its stack, or of what it printed long before
+        named = replace(named, message=_stood(first, places))
     return replace(
         told,
-        first=first_of(first),
+        first=named,
         node=first.node,
         sentence=sentence(_said(first, places, stopped)),
         next=_next(first, places) or told.next,
@@ -91,15 +94,17 @@ def _stands(
 
 def _said(first: Witness, places: Mapping[int, Place], stopped: Sequence[int]) -> str:
     also = f", or one of {len(stopped) - 1} more," if len(stopped) > 1 else ""
-    one = places.get(first.rank)
-    if one is None:
-        stood = "stopped and left no stack"
-    else:
-        stood = f"stopped in {one.call} ({short(one.own.file)}:{one.own.line})"
     waiting = len(places) - sum(rank in places for rank in stopped)
     others = "the other waited" if waiting == 1 else f"{waiting} others waited"
     who = f"rank {first.rank}{place_of(first.node, first.host)}{also}"
-    return f"{who} {stood} while {others}{_in_call(places, stopped)}"
+    return f"{who} {_stood(first, places)} while {others}{_in_call(places, stopped)}"
+
+
+def _stood(first: Witness, places: Mapping[int, Place]) -> str:
+    one = places.get(first.rank)
+    if one is None:
+        return "stopped and left no stack"
+    return f"stopped in {one.call} ({short(one.own.file)}:{one.own.line})"
 
 
 def _next(first: Witness, places: Mapping[int, Place]) -> str:

@@ -24,6 +24,12 @@ from orchestrator.diagnose import why as why_module
 from orchestrator.runs.survey import survey
 
 ECHO = "Connection closed by peer [10.0.0.1]:3333"
+STACK = (
+    "Current thread 0x00007f43 (most recent call first):",
+    '  File "train.py", line 4 in load',
+    "",
+    "Extension modules: numpy.core._multiarray_umath, torch._C (total: 2)",
+)
 LOST = f"RuntimeError: [../third_party/gloo/gloo/transport/tcp/pair.cc:534] {ECHO}"
 
 
@@ -259,3 +265,26 @@ def test_however_large_a_run_is_it_is_judged_alone(
     for _ in range(3):
         look()
     assert seen == ["r-000002", "r-000001", "r-000000"]
+
+
+@pytest.mark.parametrize(
+    "said", ["Fatal Python error: Segmentation fault", "terminate called: bad handle", ""]
+)
+def test_what_a_rank_said_of_a_crash_is_no_line_of_its_stack(ptx: Ptx, said: str) -> None:
+    """Nor is it of a hang, where the JSON says what the page says."""
+    run = MadeRun(ptx.runs, "r-aaaaaa").submitted().started()
+    leave(run, 1, -11, "", t=20.0, node=0)
+    record = json.loads(run.layout.exit_record(0, 0, 1).read_text())
+    record["last_lines"] = [said, "", *STACK]
+    run.layout.exit_record(0, 0, 1).write_text(json.dumps(record))
+    run.event(
+        21, "node_ended", attempt=0, node=0, rc=1, reason="rank-failed",
+        ranks={"0": -15, "1": -11}, first_failure=None,
+    )  # fmt: skip
+    run.over(t=22)
+    that_hung(ptx.runs)
+    first = json.loads(ptx.ok("why", "r", "--json"))["first"]
+    assert (first["rank"], first["signal"], first["message"]) == (1, 11, said or None)
+    hung = json.loads(ptx.ok("why", "hang", "--json"))
+    assert hung["first"]["message"] == "stopped in load (train.py:4)"
+    assert hung["first"]["message"] in ptx.ok("why", "hang")

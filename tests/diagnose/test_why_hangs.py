@@ -91,6 +91,7 @@ def test_the_rank_that_stopped_is_named_with_its_line(name: str, verdicts: dict[
         "stopped": True,
     }
     assert told["unsure"] == []
+    assert told["first"]["message"] == f"stopped in load (train.py:{LINE})"
     assert told["evidence"][0]["text"].endswith(f"train.py:{LINE} in load")
 
 
