@@ -30,7 +30,9 @@ class FullScreen:
         sys.stdout.flush()
 
     def show(self, lines: Sequence[str]) -> None:
-        """One write a page, over the old one: nothing flickers."""
-        page = "\r\n".join(f"{line}{_REST_OF_LINE}" for line in lines)
-        sys.stdout.write(f"{_HOME}{page}{_BELOW}")
+        """One write a page, over the old one: nothing flickers. A line is cleared before it is
+        written: after one as wide as the terminal the cursor stands on its last character."""
+        *above, last = lines or [""]
+        page = "".join(f"{_REST_OF_LINE}{line}\r\n" for line in above)
+        sys.stdout.write(f"{_HOME}{page}{_BELOW}{last}")
         sys.stdout.flush()

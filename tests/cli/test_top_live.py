@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import time
@@ -13,6 +14,9 @@ from support.made_samples import leave_heartbeat, leave_samples, sample
 sys.path.insert(0, str(Path(__file__).parent))
 from logs_run import FakeRun, Terminal, ptx
 
+from orchestrator.cli.full_screen import FullScreen
+
+SEQUENCE = re.compile(r"\x1b\[([?\d]*)([A-Za-z])|(\r\n)|(.)", re.DOTALL)
 OPENED, CLOSED = "\x1b[?1049h", "\x1b[?1049l"
 
 
@@ -60,3 +64,41 @@ def test_a_terminal_that_cannot_redraw_gets_one_table(run: FakeRun) -> None:
         assert terminal.end() == 0
         assert "step 1/10" in terminal.shown
         assert OPENED not in terminal.shown and "\x1b[H" not in terminal.shown
+
+
+def screen_of(written: str, columns: int, rows: int) -> list[str]:
+    """What a terminal without wrapping shows of it: behind the last column there is none."""
+    cells = [[" "] * columns for _ in range(rows)]
+    row = column = 0
+    for numbers, letter, newline, text in SEQUENCE.findall(written):
+        if newline:
+            row, column = min(row + 1, rows - 1), 0
+        elif text:
+            cells[row][column] = text
+            column = min(column + 1, columns - 1)
+        elif letter == "H":
+            row = column = 0
+        elif letter in "KJ":
+            assert numbers == ""
+            cells[row][column:] = [" "] * (columns - column)
+            for below in cells[row + 1 :] if letter == "J" else ():
+                below[:] = [" "] * columns
+    return ["".join(line).rstrip() for line in cells]
+
+
+@pytest.mark.parametrize("columns", [15, 16, 80])
+def test_a_line_as_wide_as_the_terminal_is_shown_to_its_end(
+    columns: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = ["x" * columns] * 4
+    new = ["reported 3s ago", "", "y" * columns, "reported 3s ago"]
+    screen = FullScreen()
+    screen.show(old)
+    screen.show(new)
+    assert screen_of(capsys.readouterr().out, columns, 4) == new
+    screen.show(old)
+    screen.show(new[:1])
+    assert screen_of(capsys.readouterr().out, columns, 4) == [new[0], "", "", ""]
+    screen.show(old)
+    screen.show([])
+    assert screen_of(capsys.readouterr().out, columns, 4) == [""] * 4
