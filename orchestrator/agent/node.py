@@ -275,7 +275,7 @@ class Node:
             reason=ending.reason,
             ranks={str(rank): code_of(ending.records[rank]) for rank in sorted(ending.records)},
             first_failure=ending.first,
-            stepped=self._stopping.stepped,
+            **self._stopping.progress,
             message=ending.message or self._message,
         )
         return code

@@ -1,5 +1,6 @@
 """What the agent and this node's ranks say to each other without a signal: two files on the
-node's own disk, one to ask the ranks to stop, one whose time tells when they last made a step."""
+node's own disk, one to ask the ranks to stop, one whose time tells when they last made a step, and
+which, where they say it."""
 
 from __future__ import annotations
 
@@ -8,8 +9,11 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 STOP, STEP = "stop.json", "step"
+_LONGEST = 64
+"""Bytes of two numbers."""
 
 
 class Stopping:
@@ -43,9 +47,19 @@ class Stopping:
         return self.folder / STEP
 
     @property
-    def stepped(self) -> bool:
-        """Whether a rank here has reported a step."""
-        return self.step_file.exists()
+    def progress(self) -> dict[str, Any]:
+        """Whether a rank here has reported a step; how many were done when training began, and
+        when it last did so: None where it only touched the file, as a person's script may."""
+        start, step = self._steps()
+        return {"stepped": self.step_file.exists(), "start_step": start, "step": step}
+
+    def _steps(self) -> tuple[int | None, int | None]:
+        try:
+            with self.step_file.open("rb") as file:
+                start, step = map(int, file.read(_LONGEST).split())
+        except (OSError, ValueError):
+            return None, None
+        return start, step
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

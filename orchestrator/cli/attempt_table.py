@@ -53,7 +53,9 @@ def restart_words(counts: Mapping[str, int], by_hand: int) -> str:
 
 
 def goodput_words(found: Goodput) -> str:
-    """`93.1% of 4h12m went into kept steps; 120 steps lost`."""
+    """`93.1% of 4h12m went into steps that were kept, at least 120 steps lost`."""
     share = "-" if found.ratio is None else f"{100 * found.ratio:.1f}%"
     lost = "1 step" if found.lost_steps == 1 else f"{found.lost_steps} steps"
+    if found.more_lost:
+        lost = f"at least {lost}" if found.lost_steps else "an unknown number of steps"
     return f"{share} of {duration(found.wall_seconds)} went into steps that were kept, {lost} lost"

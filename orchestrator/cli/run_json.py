@@ -8,7 +8,8 @@ from typing import Any
 from orchestrator.cli.run_summary import run_summary
 from orchestrator.runs.attempts import Attempt, history, restarts, resumed
 from orchestrator.runs.bundles import current_bundle
-from orchestrator.runs.goodput import Goodput, goodput, reports, trainings
+from orchestrator.runs.goodput import Goodput, Report, goodput, reports, trainings, with_newest
+from orchestrator.runs.last_steps import NONE, last_steps
 from orchestrator.runs.observe import Observed
 from orchestrator.runs.records import read_metrics
 from orchestrator.runs.state import Failure, NodeState
@@ -49,14 +50,18 @@ def run_goodput(run: Observed, now: float) -> Goodput | None:
     if not attempts:
         return None
     end = run.state.ended if run.state.final and run.state.ended is not None else now
-    measured = [
-        part
-        for attempt in attempts
-        for part in trainings(reports(read_metrics(run.layout, attempt.number)))
-    ]
-    if not any(measured):
-        return None
-    return goodput(measured, end - attempts[0].started)
+    known = last_steps(run.events)
+    parts: list[list[Report]] = []
+    measured = more_lost = False
+    for attempt in attempts:
+        last = known.get(attempt.number, NONE)
+        told = reports(read_metrics(run.layout, attempt.number))
+        own = trainings(with_newest(told, last.newest))
+        parts += own
+        measured = measured or bool(told)
+        cut_short = not last.orderly and (bool(own) or not last.idle)
+        more_lost = more_lost or len(own) > 1 or (cut_short and attempt is not attempts[-1])
+    return goodput(parts, end - attempts[0].started, more_lost=more_lost) if measured else None
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:

@@ -4,7 +4,8 @@ The effective training time ratio is the time spent on kept steps over the wall 
 first attempt began. The wall time runs on while the run waits in a queue, starts up, loads,
 evaluates and saves; the time spent on steps is what rank 0 reports as `seconds`. A step is kept
 if no later attempt did it again: an attempt that went on from step S undoes what earlier ones did
-beyond S. What an attempt did after its last report is not known, and counts for nothing.
+beyond S. Of what an attempt did after its last report the steps count as far as its agents knew of
+them (see last_steps.py), and no time.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Goodput:
     wall_seconds: float
     kept_steps: int
     lost_steps: int
-    """Done and done again, as often as that happened."""
+    """Done and done again, as often as that happened; those that are on record."""
+    more_lost: bool = False
+    """There may have been others: an attempt was cut short and went on from before its end."""
 
     @property
     def ratio(self) -> float | None:
@@ -41,7 +44,9 @@ class Goodput:
         return min(1.0, self.kept_seconds / self.wall_seconds) if self.wall_seconds > 0 else None
 
 
-def goodput(attempts: Sequence[Sequence[Report]], wall_seconds: float) -> Goodput:
+def goodput(
+    attempts: Sequence[Sequence[Report]], wall_seconds: float, *, more_lost: bool = False
+) -> Goodput:
     """`attempts` in order, each with its reports in order."""
     kept_seconds, kept_steps, all_steps = 0.0, 0, 0
     undone_beyond = math.inf
@@ -58,7 +63,7 @@ def goodput(attempts: Sequence[Sequence[Report]], wall_seconds: float) -> Goodpu
                 all_steps += steps
             before = report.step
         undone_beyond = min(undone_beyond, start)
-    return Goodput(kept_seconds, wall_seconds, kept_steps, all_steps - kept_steps)
+    return Goodput(kept_seconds, wall_seconds, kept_steps, all_steps - kept_steps, more_lost)
 
 
 def reports(records: Sequence[Mapping[str, Any]]) -> list[Report]:
@@ -73,6 +78,17 @@ def reports(records: Sequence[Mapping[str, Any]]) -> list[Report]:
         if isinstance(step, int) and isinstance(start, int):
             found.append(Report(step, start, float(seconds)))
     return found
+
+
+def with_newest(told: Sequence[Report], newest: Report | None) -> list[Report]:
+    """One attempt's reports, and the newest step where it lies beyond them. It may be a second
+    older than the last of them."""
+    last = told[-1] if told else None
+    if newest is None or (
+        last is not None and newest.start_step == last.start_step and newest.step <= last.step
+    ):
+        return list(told)
+    return [*told, newest]
 
 
 def trainings(reports: Sequence[Report]) -> list[list[Report]]:

@@ -43,13 +43,17 @@ class AgentFiles:
             self.reason = _reason_in(self._stop)
         return self.reason is not None
 
-    def touch(self) -> None:
-        """Say that a step was done, at most once a second. A full disk is no reason to stop."""
+    def touch(self, steps: tuple[int, int] | None = None) -> None:
+        """Say that a step was done, at most once a second. A full disk is no reason to stop.
+        `steps`: those that were done when training began, and those that are now."""
         if self._step is None or self._clock() - self._touched < _TOUCH_SECONDS:
             return
         self._touched = self._clock()
         with suppress(OSError):
-            self._step.touch(mode=0o600)
+            self._step.touch(mode=0o600)  # by itself: a full disk refuses only what follows
+            if steps is not None:
+                with self._step.open("r+") as file:  # never empty: a rank may be killed at any time
+                    file.write(f"{steps[0]:12} {steps[1]:12}\n")
 
 
 def _reason_in(path: Path) -> str:

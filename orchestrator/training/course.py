@@ -89,7 +89,8 @@ class Course:
             for weight in self.feed.look_ahead():
                 self.weights.ask(weight)
             save = self.checkpoints is not None and self.checkpoints.time_is_up()
-            if self.stop.agreed(failing=self.feed.failure is not None, save=save):
+            failing, steps = self.feed.failure is not None, (self.start.step, self.done)
+            if self.stop.agreed(failing=failing, save=save, steps=steps):
                 return "stopped"
             if self.stop.saving:
                 self.save()

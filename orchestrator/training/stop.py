@@ -91,19 +91,21 @@ class StopVote:
         """Where all have agreed to stop since one failed: which (the last, where several did)."""
         return self._verdict - _FAILED if self._verdict >= _FAILED else None
 
-    def alive(self) -> None:
+    def alive(self, steps: tuple[int, int] | None = None) -> None:
         """Tell the node's agent that this rank gets on, where no step says so."""
-        self._files.touch()
+        self._files.touch(steps)
 
-    def agreed(self, *, failing: bool = False, save: bool = False) -> bool:
+    def agreed(
+        self, *, failing: bool = False, save: bool = False, steps: tuple[int, int] | None = None
+    ) -> bool:
         """Call once a step on every rank: whether all stop now. The same answer everywhere.
 
         `failing`: this rank can do this step and not the next. The first call waits for its own
         vote, so there it means this step already. `save`: this rank wants all to save, which
-        `saving` says at the next call.
+        `saving` says at the next call. `steps`: as many were done when training began, and now.
         """
         if self._voted:  # a step since the last call; the first one may compile for long
-            self.alive()
+            self.alive(steps)
         self._wait()
         if not self.stopping:
             self._vote = torch.tensor([self._mine(failing=failing, save=save)])

@@ -49,8 +49,42 @@ def test_status_shows_every_attempt_and_what_they_cost(ptx: Ptx) -> None:
     assert "node-failure  queued again" in page
     assert page.index("again in place") < page.index("rank 0 exited with 1")
     # 80 of the first attempt's steps, 120 of the second's and 10 of the third's: 720 + 1140 + 50 s
-    assert "95.6% of 33m18s went into steps that were kept, 20 steps lost" in rows["training"]
+    training = rows["training"]
+    assert "95.6% of 33m18s went into steps that were kept, at least 20 steps lost" in training
     assert max(len(line) for line in page.splitlines() if "attempts/" not in line) <= 100
+
+
+def between_reports(ptx: Ptx, reason: str, codes: list[int], **told: Any) -> str:
+    """What `ptx status` calls lost where a report comes every 1000 steps, a save every 200, and an
+    attempt that had saved step 2000 ended so."""
+    run = MadeRun(ptx.runs, "rare-aaaaaa", created=time.time() - 4000).submitted().started()
+    run.metrics(t=100, step=1000, start_step=0, seconds=90.0)
+    run.metrics(t=200, step=2000, start_step=0, seconds=90.0)
+    ranks = {str(rank): code for rank, code in enumerate(codes)}
+    run.event(210, "node_ended", attempt=0, node=0, rc=1, reason=reason, ranks=ranks, **told)
+    run.over("failed", t=211, where="allocation").started(attempt=1, t=212)
+    run.metrics(attempt=1, t=300, step=3000, start_step=2000, seconds=90.0)
+    run.ended([0, 0], attempt=1, t=310).over("completed", attempt=1, t=311)
+    page = ptx.ok("status", "rare")
+    return next(line for line in page.splitlines() if "steps lost" in line).rpartition("kept, ")[2]
+
+
+def test_steps_after_the_last_report_were_lost_as_far_as_an_agent_knew_of_them(ptx: Ptx) -> None:
+    killed = {"stepped": True, "start_step": 0, "step": 2050}
+    assert between_reports(ptx, "rank-failed", [-9, 143], **killed) == "at least 50 steps lost"
+    cost = json.loads(ptx.ok("status", "rare", "--json"))["goodput"]
+    assert (cost["kept_steps"], cost["lost_steps"]) == (3000, 50)
+    assert cost["kept_seconds"] == 270.0
+
+
+def test_what_nobody_knows_of_a_crash_is_not_called_nothing(ptx: Ptx) -> None:
+    told = between_reports(ptx, "rank-failed", [1, 143])
+    assert told == "an unknown number of steps lost"
+
+
+def test_ranks_that_stopped_as_they_were_asked_to_lost_no_step(ptx: Ptx) -> None:
+    late = {"stepped": True, "start_step": 0, "step": 1998}
+    assert between_reports(ptx, "stopped", [143, 143], **late) == "0 steps lost"
 
 
 def test_the_same_stands_in_json(ptx: Ptx) -> None:

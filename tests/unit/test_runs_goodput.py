@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
-from orchestrator.runs.goodput import Goodput, Report, goodput, reports, trainings
+from orchestrator.runs.events import Event
+from orchestrator.runs.goodput import Goodput, Report, goodput, reports, trainings, with_newest
+from orchestrator.runs.last_steps import LastSteps, last_steps
 
 
 def attempt(start: int, end: int, *, every: int = 10, seconds: float = 10.0) -> list[Report]:
@@ -76,3 +79,50 @@ def test_records_without_their_time_are_left_out() -> None:
         {"step": 3, "start_step": 0, "seconds": None},
     ]
     assert reports(told) == [Report(2, 0, 1.5)]
+
+
+def test_a_step_that_an_agent_knew_of_counts_beyond_the_reports() -> None:
+    told = attempt(0, 100)
+    crashed = with_newest(told, Report(107, 0, 0.0))
+    assert goodput([crashed, attempt(80, 120)], 400.0).lost_steps == 27
+    assert with_newest(told, Report(98, 0, 0.0)) == told, "its file is a second behind"
+    assert with_newest(told, None) == told
+    assert with_newest([], Report(7, 0, 0.0)) == [Report(7, 0, 0.0)]
+    anew = with_newest(told, Report(85, 80, 0.0))
+    assert trainings(anew) == [told, [Report(85, 80, 0.0)]]
+
+
+def ended(node: int, **fields: Any) -> Event:
+    return Event(2.0, "node_ended", {"attempt": 0, "node": node, **fields})
+
+
+BEGUN = [Event(1.0, "node_started", {"attempt": 0, "node": node}) for node in range(2)]
+ASKED = {"reason": "stopped", "ranks": {"0": 143}, "stepped": True}
+
+
+def test_the_newest_step_of_an_attempt_is_that_of_any_node() -> None:
+    events = [
+        *BEGUN,
+        ended(0, reason="rank-failed", ranks={"0": 1}, stepped=True, start_step=10, step=40),
+        ended(1, reason="rank-failed", ranks={"1": -9}, stepped=True, start_step=10, step=41),
+    ]
+    assert last_steps(events)[0] == LastSteps(Report(41, 10, 0.0), orderly=False, idle=False)
+
+
+def test_an_attempt_is_orderly_only_if_every_node_has_said_so() -> None:
+    assert last_steps([*BEGUN, ended(0, **ASKED), ended(1, **ASKED)])[0].orderly
+    assert not last_steps([*BEGUN, ended(0, **ASKED)])[0].orderly
+    killed = ASKED | {"ranks": {"1": -15}}
+    assert not last_steps([*BEGUN, ended(0, **ASKED), ended(1, **killed)])[0].orderly
+
+
+def test_an_attempt_without_a_step_has_lost_none() -> None:
+    early = {"reason": "setup-failed", "ranks": {}, "stepped": False}
+    assert last_steps([*BEGUN, ended(0, **early), ended(1, **early)])[0].idle
+    assert not last_steps([*BEGUN, ended(0, **early)])[0].idle
+
+
+@pytest.mark.parametrize("wrong", ["7", None, True, -1, 10**30, [7]])
+def test_a_step_that_is_none_is_nobodys(wrong: object) -> None:
+    told = ended(0, reason="hang", ranks={}, stepped=True, start_step=0, step=wrong)
+    assert last_steps([BEGUN[0], told])[0].newest is None
