@@ -100,6 +100,8 @@ class Evidence(NamedTuple):
     """How long the attempt lasted."""
     hung: float | None = None
     """When a node gave notice of a hang, by its clock."""
+    lifeless: Mapping[int, float] = {}
+    """Node rank to seconds, of those that gave no sign of life, for which the attempt was ended."""
 
 
 class Verdict(NamedTuple):
@@ -150,6 +152,9 @@ def _classify(evidence: Evidence) -> tuple[str, str, list[str]]:
         name = "time-limit" if evidence.warned and evidence.told == "cancelled" else evidence.told
         dead = [host for host in hosts if host in evidence.down] or _silent(evidence)
         return name, _TOLD[name], dead if name == "node-failure" else []
+    if evidence.lifeless:
+        to_blame = [hosts[rank] for rank in sorted(evidence.lifeless)]
+        return "node-failure", no_sign_of_life(hosts, evidence.lifeless), to_blame
     silent = _silent(evidence)
     if silent and ended:
         return "node-failure", f"{_listed(silent)} left no word while others did", silent
@@ -189,6 +194,14 @@ _TOLD = {
     "time-limit": "the time limit came",
     "out-of-memory": "SLURM ended the job for want of memory",
 }
+
+
+def no_sign_of_life(hosts: Sequence[str], lifeless: Mapping[int, float]) -> str:
+    """`node 1 (gn02) has given no sign of life for 4 minutes`."""
+    named = _listed([f"node {rank} ({hosts[rank]})" for rank in sorted(lifeless)])
+    seconds = max(lifeless.values())
+    lasts = f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+    return f"{named} {'have' if len(lifeless) > 1 else 'has'} given no sign of life for {lasts}"
 
 
 def _silent(evidence: Evidence) -> list[str]:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestrator.agent.first_step import silence_allowed
-from orchestrator.agent.notice import NAME, read_notice
+from orchestrator.agent.notice import SETTLE, give_notice, read_notice
 from orchestrator.agent.printing import Printing
 
 _LOOK = 2.0
 """Seconds between two looks at what other nodes and this one's logs say."""
-_SETTLE = 6.0
-"""Between a node's notice and the stacks of all: ranks that see others go leave none."""
 _STALE = 60.0
 """Seconds; a notice so much older than this agent is of another start under the same number."""
 _AWAKE = 10.0
@@ -42,7 +37,7 @@ class Hang:
         self._silence = None if self._after is None else silence_allowed(plan, float(self._after))
         self._node = node
         self._step_file = step_file
-        self._notice = node_dir.parent / NAME
+        self._folder = node_dir.parent
         nodes = int(plan.get("nodes") or 1)
         self._alone = nodes == 1
         self._printing = Printing(node_dir, node, nodes)
@@ -110,25 +105,16 @@ class Hang:
 
     def _announce(self) -> float:
         """Tell the other nodes; seconds until all of them take their stacks."""
-        at = time.time() + _SETTLE
-        line = json.dumps({"v": 1, "node": self._node, "t": time.time(), "at": at}) + "\n"
-        scratch = self._notice.with_name(f".hang-{self._node:04d}")
-        told = None
-        with contextlib.suppress(OSError):
-            scratch.write_text(line)
-            try:
-                os.link(scratch, self._notice)
-            except FileExistsError:
-                told = self._told()
-            scratch.unlink()
-        return _SETTLE if told is None else told[1]
+        given = give_notice(self._folder, self._node)
+        told = None if given else self._told()
+        return SETTLE if told is None else told[1]
 
     def _told(self) -> tuple[int, float] | None:
         """Which node gave notice, and in how many seconds the stacks are due by its clock."""
-        notice = read_notice(self._notice.parent)
+        notice = read_notice(self._folder)
         if notice is None or notice.given < self._begun - _STALE:
             return None
-        return notice.node, min(max(0.0, notice.due - time.time()), _SETTLE)
+        return notice.node, min(max(0.0, notice.due - time.time()), SETTLE)
 
 
 def _mtime(path: Path) -> int | None:

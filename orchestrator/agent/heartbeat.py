@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -37,4 +38,11 @@ class Heartbeat:
             # At the file server now, so that its time of the file tells how this clock is off.
             os.fsync(self._descriptor)
         except OSError:
-            return
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """A file server that has forgotten this descriptor takes another one."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
+        self._descriptor = None

@@ -35,6 +35,7 @@ from orchestrator.agent.placement import place, revoked
 from orchestrator.agent.queue import Queue
 from orchestrator.agent.srun import start_srun
 from orchestrator.agent.stderr import tell
+from orchestrator.agent.step_watch import StepWatch
 from orchestrator.agent.takeover import Inheritance, end_steps, inheritance, living_sruns
 
 _TICK = 0.5
@@ -152,9 +153,12 @@ class Job:
             nodes=list(nodes),
             port=self._anchor.stay(),
         )
-        begun = time.time()
-        self._srun(attempt, nodes)
-        return self._judge.judge(attempt, nodes, begun)
+        begun, watch = time.time(), self._watch(attempt, nodes)
+        self._srun(attempt, nodes, watch)
+        return self._judge.judge(attempt, nodes, begun, watch.lifeless)
+
+    def _watch(self, attempt: int, nodes: Sequence[str]) -> StepWatch:
+        return StepWatch(self._run_dir, attempt, nodes, self._plan, self._allocation)
 
     def _take_over(self, left: Inheritance) -> int | None:
         """Go on where a supervisor was killed. What it had started knows nothing of that, and is
@@ -167,35 +171,31 @@ class Job:
             return self._follow(left.attempt, str(left.end.get("class")), where)
         sruns = living_sruns(self._allocation.number, left.attempt)
         tell(f"attempt {left.attempt} is taken over from a supervisor that was killed")
-        self._wait_for(lambda: not any(process.alive() for process in sruns))
+        watch = self._watch(left.attempt, left.nodes)
+        self._wait_for(lambda: not any(process.alive() for process in sruns), watch)
         if sruns or self._judge.all_ended(left.attempt, left.nodes):
-            verdict = self._judge.judge(left.attempt, left.nodes, left.begun)
+            verdict = self._judge.judge(left.attempt, left.nodes, left.begun, watch.lifeless)
         else:
             end_steps(left, self._judge, self._allocation, self._seconds, self._hears)
             verdict = self._judge.judge_unseen(left.attempt, left.nodes, left.begun)
         return self._conclude(left.attempt, verdict)
 
-    def _srun(self, attempt: int, nodes: Sequence[str]) -> None:
+    def _srun(self, attempt: int, nodes: Sequence[str], watch: StepWatch) -> None:
         """Until srun has ended. SLURM signals srun itself, as it does every process of the job."""
-        srun = start_srun(
-            self._command,
-            self._allocation,
-            nodes,
-            attempt,
-            again=self._retries > 0,
-            port=self._anchor.stay(),
-            grace=self._grace(),
-        )
+        own, again, port = self._allocation, self._retries > 0, self._anchor.stay()
+        grace = self._grace()
+        srun = start_srun(self._command, own, nodes, attempt, again=again, port=port, grace=grace)
         if srun is not None:
-            self._wait_for(lambda: os.waitpid(srun, os.WNOHANG)[0] != 0)
+            self._wait_for(lambda: os.waitpid(srun, os.WNOHANG)[0] != 0, watch)
 
-    def _wait_for(self, ended: Callable[[], bool]) -> None:
+    def _wait_for(self, ended: Callable[[], bool], watch: StepWatch) -> None:
         """For less where SLURM ends the job and the ranks have more time than it gives: who is
         killed with them brings no run back."""
         deadline = math.inf
         while not ended():
             self._wait(_TICK)
             if not self._judge.ending:
+                watch.look()
                 continue
             if deadline == math.inf and (wait := self._allocation.kill_wait()) is not None:
                 own = float(self._restart.get("grace") or 0) > wait

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from orchestrator.agent.allocation import Allocation, time_left
@@ -68,10 +69,18 @@ class Judge:
         """Whether the agent of every node has said how it ended."""
         return len(read_nodes(self._run_dir, attempt).ended) >= len(nodes)
 
-    def judge(self, attempt: int, nodes: Sequence[str], begun: float) -> Verdict:
-        """Of an attempt whose srun has ended; `begun` in seconds since the epoch."""
+    def judge(
+        self,
+        attempt: int,
+        nodes: Sequence[str],
+        begun: float,
+        lifeless: Mapping[int, float] = MappingProxyType({}),
+    ) -> Verdict:
+        """Of an attempt whose srun has ended; `begun` in seconds since the epoch. `lifeless`: the
+        nodes for which the supervisor itself has ended it."""
         self._sleep(_HEARS)
         evidence, signalled = self._evidence(attempt, nodes), self.ending
+        evidence = evidence._replace(lifeless=lifeless)
         obeyed, past = _only_obeyed(evidence), self.past()
         # What has completed has, whatever SLURM says, and a job that it ends may wait in vain.
         told = None if _completed(evidence) else self.told(patient=obeyed)

@@ -16,6 +16,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,21 @@ from orchestrator.agent.attempts import (
     read_nodes,
     record_end,
 )
-from orchestrator.agent.classes import Evidence, Policy, Verdict, judge, pause
+from orchestrator.agent.classes import (
+    Evidence,
+    Policy,
+    Verdict,
+    judge,
+    no_sign_of_life,
+    pause,
+)
 from orchestrator.agent.clients import newest_submission
 from orchestrator.agent.ending import Ending
 from orchestrator.agent.events import Events
 from orchestrator.agent.linux import become_subreaper
 from orchestrator.agent.place import mark_of
 from orchestrator.agent.processes import Process, bearers, descendants, process_table
+from orchestrator.agent.silence import Silence
 from orchestrator.agent.stderr import tell
 from orchestrator.devices.gpu import Device
 from orchestrator.devices.nvml import inventory
@@ -120,6 +129,7 @@ class Run:
         )
         self._submission = newest_submission(layout.root)
         self._replaced = False
+        self._lifeless: Mapping[int, float] = {}
 
     def event(self, kind: str, **fields: Any) -> None:
         self._events.append(kind, **fields)
@@ -214,6 +224,7 @@ class Run:
         left = read_nodes(self._layout.root, attempt)
         told = "cancelled" if self._signals.stop else None
         evidence = Evidence([host_name()], left.ended, len(left.started), told=told, seconds=lasted)
+        evidence = evidence._replace(lifeless=self._lifeless)
         verdict = judge(evidence, past_of(read_events(self._path)), self._policy)
         return verdict._replace(nodes_failed=[])  # there is no other machine to go to
 
@@ -226,6 +237,8 @@ class Run:
     def _run_agent(self, lease: Lease, attempt: int) -> int:
         agent = self._start_agent(lease, attempt)
         deadline = math.inf
+        silence = Silence(self._layout.root, attempt, 1, self._plan["restart"])
+        self._lifeless = {}
         while (status := _reaped(agent)) is None:
             now = time.monotonic()
             if self._signals.stop and deadline == math.inf:
@@ -234,7 +247,11 @@ class Run:
             elif now >= deadline:
                 os.kill(agent, signal.SIGKILL)
                 deadline = now + KILL_AGAIN_SECONDS
-            self._signals.pause(min(REFRESH_SECONDS, deadline - now))
+            elif deadline == math.inf and (found := silence.look()):
+                tell(no_sign_of_life([host_name()], found))
+                self._lifeless, deadline = found, now  # frozen, it hears of nothing but SIGKILL
+            due = silence.due() if deadline == math.inf else deadline - now
+            self._signals.pause(min(REFRESH_SECONDS, due))
             lease.refresh()
         # The agent leaves nothing when it ends; one that was killed could not see to that.
         end_leftovers(self._layout, self._plan["grace_seconds"], below=os.getpid())

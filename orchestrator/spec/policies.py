@@ -50,7 +50,8 @@ class Restart(Model):
     hang_after: Duration | None = None
     """Ranks that make no step for so long, after their first one, say where they stand, are ended
     and started again; those of a script that does not report its steps, where they print nothing
-    for so long. Longer than the longest save. Default: never."""
+    for so long. Longer than the longest save. A node without a sign of life for so long and 90 s
+    is ended, too. Default: never."""
     grace: Duration | None = None
     """How long the ranks have to save after SIGTERM. Default: what SLURM's KillWait leaves; 10 s
     on this machine. Set it where a partition's GraceTime gives preempted jobs more."""

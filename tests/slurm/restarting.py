@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,32 @@ def kill_processes(cluster: Cluster, node: str, *, batch: bool = True) -> int:
         except ProcessLookupError:
             continue
     return len(pids)
+
+
+def freeze_agent(cluster: Cluster, node: str) -> list[int]:
+    """SIGSTOP to the node's agent and all that it has started, as a machine does that thrashes;
+    which they are. The step's daemon and SLURM's own answer as ever."""
+    frozen: list[int] = []
+
+    def all_stopped() -> bool:
+        pids = processes_of(cluster, node)
+        agents = {pid for pid in pids if _is_agent(pid)}
+        frozen[:] = [pid for pid in pids if _below(pid, agents) and process_state(pid) != "Z"]
+        for pid in frozen:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        return {process_state(pid) for pid in frozen} == {"T"}
+
+    assert cluster_processes.wait_until(all_stopped, 30)
+    return list(frozen)
+
+
+def process_state(pid: int) -> str:
+    """A letter, as in /proc/PID/stat; empty where there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def _is_agent(pid: int) -> bool:

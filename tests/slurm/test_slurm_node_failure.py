@@ -10,7 +10,14 @@ from collections.abc import Iterator
 import pytest
 from cluster import Cluster
 from cluster_processes import wait_until
-from restarting import Start, SteppingRun, kill_processes, kill_rank
+from restarting import (
+    Start,
+    SteppingRun,
+    freeze_agent,
+    kill_processes,
+    kill_rank,
+    process_state,
+)
 
 pytestmark = [
     pytest.mark.slurm,
@@ -241,3 +248,27 @@ def test_a_run_on_one_node_goes_on_though_all_its_ranks_processes_were_killed(
         ("completed", False, False, None),
     ]
     assert run.lost() <= 10
+
+
+@pytest.mark.parametrize("nodes", [1, pytest.param(2, marks=pytest.mark.soak)])
+def test_a_node_that_is_frozen_while_slurm_calls_it_well_is_blamed_and_the_run_goes_on(
+    start: Start, disturbed: Cluster, nodes: int
+) -> None:
+    """Its agent notices nothing: of a run on one node the supervisor does, three missed beats later
+    than a living agent would have; of two nodes the other's agent or the supervisor."""
+    run = start({"steps": 60}, resources={"nodes": nodes}, restart={"hang_after": "5s"})
+    run.until_step(15)
+    node = run.nodes(0)[-1]
+    frozen = freeze_agent(disturbed, node)
+    assert len(frozen) > 2
+    assert disturbed.node_states()[node].startswith(("alloc", "mix")), "SLURM sees nothing of it"
+    run.until(lambda: run.events("attempt_ended"), "the end of the attempt", within=300)
+    (ended,) = run.events("attempt_ended")
+    assert (ended.text("class"), ended.fields["retry"]) == ("node-failure", True)
+    assert ended.fields["nodes_failed"] == [node]
+    if nodes == 1:
+        assert ended.text("message").startswith(f"node 0 ({node}) has given no sign of life for ")
+    assert run.ended() == "COMPLETED"
+    assert run.endings()[1:] == [("completed", False, False, None)]
+    assert run.lost() <= 10
+    assert {process_state(pid) for pid in frozen} <= {"", "Z"}

@@ -77,6 +77,10 @@ ROWS: dict[str, tuple[Verdict, tuple[str, bool, bool, str | None]]] = {
     "cancelled": (verdict(STOPPED, STOPPED, told="cancelled"), ("cancelled", False, False, None)),
     "told to stop by nobody known": (verdict(STOPPED, STOPPED), ("cancelled", False, False, None)),
     "a silent node": (verdict(CRASH, None), ("node-failure", True, False, "allocation")),
+    "a node without a sign of life": (
+        verdict(ended("hang"), None, lifeless={1: 240.0}),
+        ("node-failure", True, False, "allocation"),
+    ),
     "no agent spoke": (verdict(None, None), ("node-failure", True, False, "allocation")),
     "no host is known": (verdict(), ("launch-error", True, True, "allocation")),
     "GPU memory": (
@@ -285,6 +289,16 @@ def test_the_machine_is_blamed_for_silence_signals_and_its_devices() -> None:
     told = verdict(None, STOPPED, told="node-failure", down=("n0",))
     assert told.nodes_failed == ["n0"]
     assert verdict(None, STOPPED, told="preempted").nodes_failed == []
+
+
+def test_a_node_that_gave_no_sign_of_life_is_named_and_blamed_and_no_other() -> None:
+    told = verdict(ended("hang"), ended("hang"), lifeless={1: 240.0})
+    assert told.message == "node 1 (n1) has given no sign of life for 4 minutes"
+    assert told.nodes_failed == ["n1"]
+    both = verdict(None, None, lifeless={1: 97.0, 0: 95.2})
+    assert both.message == "node 0 (n0), node 1 (n1) have given no sign of life for 97 seconds"
+    late = verdict(ended("completed"), ended("completed"), lifeless={1: 240.0})
+    assert late.name == "completed", "it came back to life, and through"
 
 
 @pytest.mark.parametrize(("later", "blamed"), [(1.0, ["n1"]), (9.0, [])])
