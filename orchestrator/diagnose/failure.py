@@ -210,17 +210,19 @@ def _by_launcher(run: Observed, case: Case, state: RunState, root: Root | None) 
                 next=match.rule.next,
                 evidence=evidence,
             )
-    match_root = root.first.match if root else None
+    # Ranks of other nodes were told to end because of that one: no word on them is on the cause.
+    first = root.first if root and not failed else None
+    match = first.match if first else None
     return Verdict(
         "failed" if state.state.ended else "unknown",
         state.state.value,
         state.words if state.state is State.UNKNOWN else state.reason,
         case.attempt,
-        first_of(root.first) if root else None,
-        failed[0].node if failed else root.first.node if root else None,
-        match_root.rule.id if match_root else "",
-        sentence(match_root.cause) if match_root else "",
-        match_root.rule.next if match_root else "",
+        first_of(first) if first else None,
+        failed[0].node if failed else first.node if first else None,
+        match.rule.id if match else "",
+        sentence(match.cause) if match else "",
+        match.rule.next if match else "",
         evidence_of(case, root, root.first) if root else (),
     )
 

@@ -326,6 +326,19 @@ def test_a_setup_line_that_failed_is_shown_with_what_the_shell_said(make: MadeRu
     assert told.evidence[0].line == 1
 
 
+def test_of_a_node_that_cannot_run_the_job_the_others_that_were_ended_say_nothing(
+    make: MadeRun,
+) -> None:
+    make.started(node=1)
+    leave(make, 0, "", code=TERM)
+    node_ended(make, dict.fromkeys(range(4), TERM), reason="terminated")
+    message = "no space is left in /tmp"
+    told = over(node_ended(make, {}, node=1, reason="check-failed", message=message))
+    assert (told.state, told.node, told.first) == ("launch-error", 1, None)
+    assert message in told.sentence
+    assert (told.cause, told.rule) == ("", "")
+
+
 def test_a_completed_run_has_no_cause(tmp_path: Path) -> None:
     run = MadeRun(tmp_path, "good-aaaaaa").completed()
     leave(run, 0, traceback("RuntimeError: CUDA out of memory. Tried to allocate 2 GiB"))
