@@ -65,7 +65,8 @@ def prepare_resumption(
     """Plan and render the run anew from its resolved spec. Nothing is written.
 
     Raises Conflict while the run goes on, NotFound where there is no whole checkpoint of
-    `from_step`, and what preparing a spec raises.
+    `from_step`, UntrustedCheckpoint where others could have written the one to continue from, and
+    what preparing a spec raises.
     """
     observed, troubles = observe_one(layout)
     _refuse_unless_ended(observed, troubles)
@@ -91,6 +92,8 @@ def prepare_resumption(
         checkpoint, damaged = _continued(layout.checkpoints, resume_from)
         if checkpoint is None and damaged:
             raise _none_whole(layout, damaged)
+        if checkpoint is not None:  # or the job would wait in the queue to be refused by its ranks
+            checkpoint.refuse_untrusted(group_shared=prepared.plan.group_shared)
     numbers = [one.number for one in submissions(observed.events)]
     changes = _changes(before, plan, prepared)
     if checkpoint is None and from_step is None and not changes:

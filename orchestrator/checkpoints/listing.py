@@ -9,6 +9,7 @@ from pathlib import Path
 from orchestrator.checkpoints.manifest import DamagedCheckpoint, Manifest, read_manifest
 from orchestrator.checkpoints.names import MANIFEST, StepFolder, eligible, step_folders
 from orchestrator.checkpoints.tensor_file import Mismatch, is_unreadable, wrong_sizes
+from orchestrator.checkpoints.trust import around, refuse_untrusted, why_untrusted
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,19 @@ class Listed:
     @property
     def whole(self) -> bool:
         return self.problem is None
+
+    def why_untrusted(self, *, group_shared: bool) -> str | None:
+        """Why a start refuses it though it may be whole, in one sentence."""
+        return why_untrusted(self._paths, group_shared=group_shared)
+
+    def refuse_untrusted(self, *, group_shared: bool) -> None:
+        """Raise UntrustedCheckpoint where a start would."""
+        refuse_untrusted(self._paths, group_shared=group_shared)
+
+    @property
+    def _paths(self) -> list[Path]:
+        entries = self.manifest.files if self.manifest is not None else ()
+        return [*around(self.folder.path), *(self.folder.path / entry.name for entry in entries)]
 
 
 def listing(root: Path, resume_from: Mapping[str, int] | None) -> list[Listed]:

@@ -10,7 +10,6 @@ from orchestrator.checkpoints.listing import Listed
 from orchestrator.checkpoints.manifest import DamagedCheckpoint, Manifest
 from orchestrator.checkpoints.names import MANIFEST, StepFolder
 from orchestrator.checkpoints.tensor_file import mismatches
-from orchestrator.checkpoints.trust import others_who_may_write
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,13 @@ class Verdict:
     problems: Sequence[str]
     """One sentence for each damaged file; [] for a whole checkpoint."""
     warnings: Sequence[str] = ()
-    """What hashes cannot prove: who else could have written the files, hashes and all."""
+    """What hashes cannot prove, and a start refuses: who else could have written it, hashes and
+    all."""
+
+    @property
+    def good(self) -> bool:
+        """Whether a start would take it."""
+        return not self.problems and not self.warnings
 
 
 def verify(one: Listed, *, group_shared: bool) -> Verdict | None:
@@ -33,13 +38,9 @@ def verify(one: Listed, *, group_shared: bool) -> Verdict | None:
     problems = [found.sentence for found in mismatches(one.folder.path, manifest.files)]
     if problems and not one.folder.committed:  # the mark goes first
         return None
-    return Verdict(
-        one.folder,
-        len(manifest.files),
-        manifest.bytes,
-        problems,
-        others_who_may_write(one.folder.path, group_shared=group_shared),
-    )
+    untrusted = one.why_untrusted(group_shared=group_shared)
+    warnings = [] if untrusted is None else [untrusted]
+    return Verdict(one.folder, len(manifest.files), manifest.bytes, problems, warnings)
 
 
 def refuse_damage(folder: Path, manifest: Manifest) -> None:

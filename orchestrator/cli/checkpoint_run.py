@@ -77,8 +77,11 @@ class CheckpointRun:
         return listing(self.root, self.resume_from)
 
     def chosen(self, step: int | None) -> Listed:
-        """Raises NotFound, naming the steps that there are."""
-        return choose(newest_first(self.root, self.resume_from), step, self.root)
+        """Raises NotFound, naming the steps that there are, and UntrustedCheckpoint: what a start
+        refuses must not leave the run under new names, hashes and permissions."""
+        one = choose(newest_first(self.root, self.resume_from), step, self.root)
+        one.refuse_untrusted(group_shared=self.group_shared)
+        return one
 
 
 def new_folder(text: str) -> Path:

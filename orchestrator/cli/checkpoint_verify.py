@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.checkpoints.trust import WAY_OUT
 from orchestrator.checkpoints.verify import Verdict, verify
 from orchestrator.cli.checkpoint_run import CheckpointRun
 from orchestrator.cli.checkpoints_text import folder_fields
@@ -25,7 +26,8 @@ def verify_checkpoints(
 ) -> int:
     """Read every file again: sizes and hashes; exit with 1 if anything is damaged.
 
-    What has no manifest was never finished, and is no damage.
+    Also where others than you could have written it: a start refuses that. What has no manifest
+    was never finished, and is no damage.
 
     \b
     Examples:
@@ -46,7 +48,7 @@ def verify_checkpoints(
         verdicts.append(verdict)
         if not as_json:
             _tell(verdict)
-    bad = any(verdict.problems for verdict in verdicts)
+    bad = not all(verdict.good for verdict in verdicts)
     if as_json:
         rows = [_fields(verdict) for verdict in verdicts]
         emit_json({"run_id": about.layout.run_id, "checkpoints": rows})
@@ -63,18 +65,22 @@ def _tell(verdict: Verdict) -> None:
     for problem in verdict.problems:
         tell(f"{problem}.", None)
     for warning in verdict.warnings:
-        note(f"warning: {warning}")
+        tell(f"{warning}.", None)
     if verdict.problems:
         emit(f"{which}: damaged")
     else:
+        word = "untrusted" if verdict.warnings else "whole"
         count = "1 file" if verdict.files == 1 else f"{verdict.files} files"
-        emit(f"{which}: whole, {count}, {size(verdict.bytes)}")
+        emit(f"{which}: {word}, {count}, {size(verdict.bytes)}")
 
 
 def _tell_end(verdicts: Sequence[Verdict], name: str) -> None:
-    if not any(verdict.problems for verdict in verdicts):
+    if all(verdict.good for verdict in verdicts):
         return
-    if any(not verdict.problems for verdict in verdicts):
+    if any(verdict.warnings for verdict in verdicts):
+        note(WAY_OUT, label="hint:")
+    damaged = [verdict for verdict in verdicts if verdict.problems]
+    if damaged and len(damaged) < len(verdicts):
         note("A start passes over what is damaged and takes the newest that is whole.")
     next_commands(f"ptx checkpoints list {name}")
 

@@ -13,15 +13,18 @@ from orchestrator.cli.output import duration, size, table
 _HEADER = ("STEP", "ATTEMPT", "AGE", "SIZE", "RANKS", "STRATEGY", "METRICS", "STATE")
 
 
-def checkpoint_table(found: Sequence[Listed], now: float) -> str:
-    return table(_HEADER, [_row(one, now) for one in found])
+def checkpoint_table(
+    found: Sequence[Listed], why: Mapping[StepFolder, str | None], now: float
+) -> str:
+    """`why`: what speaks against trusting one that is whole."""
+    return table(_HEADER, [_row(one, why.get(one.folder), now) for one in found])
 
 
-def _row(one: Listed, now: float) -> tuple[str, ...]:
+def _row(one: Listed, untrusted: str | None, now: float) -> tuple[str, ...]:
     manifest = one.manifest
     step, attempt = str(one.folder.step), str(one.folder.attempt)
     if manifest is None:
-        return (step, attempt, "-", "-", "-", "-", "-", state_of(one))
+        return (step, attempt, "-", "-", "-", "-", "-", state_of(one, untrusted))
     return (
         step,
         attempt,
@@ -30,13 +33,15 @@ def _row(one: Listed, now: float) -> tuple[str, ...]:
         str(manifest.world_size),
         strategy_words(manifest.strategy),
         _metric(manifest.metrics),
-        state_of(one),
+        state_of(one, untrusted),
     )
 
 
-def state_of(one: Listed) -> str:
+def state_of(one: Listed, untrusted: str | None) -> str:
     if not one.whole:
         return "damaged" if one.manifest is not None or one.folder.committed else "incomplete"
+    if untrusted is not None:
+        return "untrusted"
     if one.resumes:
         return "next start"
     return "whole" if one.eligible else "left behind"
@@ -61,14 +66,14 @@ def _metric(metrics: Mapping[str, Any]) -> str:
     return "-"
 
 
-def checkpoint_fields(one: Listed) -> dict[str, Any]:
+def checkpoint_fields(one: Listed, untrusted: str | None) -> dict[str, Any]:
     manifest = one.manifest
     return {
         **folder_fields(one.folder),
         "whole": one.whole,
-        "problem": one.problem,
+        "problem": one.problem or untrusted,
         "eligible": one.eligible,
-        "next_start": one.resumes,
+        "next_start": one.resumes and untrusted is None,
         "created": manifest.created if manifest else None,
         "bytes": manifest.bytes if manifest else None,
         "files": len(manifest.files) if manifest else None,

@@ -98,6 +98,56 @@ def test_verify_reads_every_byte_and_names_each_damaged_file(ptx: Ptx, run: Path
     assert "There are steps 100, 250." in other.stderr
 
 
+@pytest.mark.parametrize("which", [".", "step-00000250.a001", "manifest.json", "rank-00001"])
+def test_what_a_start_refuses_since_others_could_have_written_it_every_command_refuses(
+    ptx: Ptx, run: Path, tmp_path: Path, which: str
+) -> None:
+    newest = run / "checkpoints" / "step-00000250.a001"
+    path = {
+        ".": newest.parent,
+        "manifest.json": newest / which,
+        "rank-00001": shard(run, newest.name, 1),
+    }.get(which, newest)
+    path.chmod(path.stat().st_mode | 0o020)
+    sentence = f"{path} can be written by its group, which the spec does not share it with"
+    way_out = "hint: if nobody has: chmod -R go-w the run's checkpoints, and chown them to you\n"
+    for verb in ("convert", "export"):
+        done = ptx("checkpoints", verb, "demo", "--output", str(tmp_path / "out"))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"error: {sentence}, so what it holds is not loaded\n{way_out}" == done.stderr
+        assert not (tmp_path / "out").exists()
+
+    listed = ptx("checkpoints", "list", "demo")
+    states = [line.split()[-1] for line in listed.stdout.splitlines()[1:]]
+    others = ["untrusted"] * 2 if which == "." else ["whole"] * 2
+    assert states == ["incomplete", "untrusted", *others]
+    assert listed.stderr.count(sentence) == 1 and way_out in listed.stderr
+    rows = json.loads(ptx.ok("checkpoints", "list", "demo", "--json"))["checkpoints"]
+    assert not any(row["next_start"] for row in rows)
+    assert rows[1]["whole"] and rows[1]["problem"].startswith(sentence)
+
+    read = ptx("checkpoints", "verify", "demo", "--step", "250")
+    assert (read.returncode, read.stdout.split(",")[0]) == (1, "step 250 of attempt 1: untrusted")
+    assert f"error: {sentence}" in read.stderr and way_out in read.stderr
+    assert ptx("checkpoints", "verify", "demo", "--step", "100").returncode == (which == ".")
+
+
+def test_what_a_run_shares_with_its_group_is_trusted(ptx: Ptx, tmp_path: Path) -> None:
+    made = MadeRun(ptx.runs, "team-aaaaaa").completed()
+    made_checkpoint(made.layout.root, 10)
+    plan = made.layout.bundle / "plan.json"
+    plan.parent.mkdir(exist_ok=True)
+    plan.write_text(json.dumps({"group_shared": True}))
+    for path in (made.layout.checkpoints, *made.layout.checkpoints.rglob("*")):
+        path.chmod(path.stat().st_mode | 0o060)
+    assert ptx("checkpoints", "verify", "team").returncode == 0
+    assert "next start" in ptx.ok("checkpoints", "list", "team")
+    assert ptx("checkpoints", "convert", "team", "-o", str(tmp_path / "out")).returncode == 0
+    made.layout.checkpoints.chmod(0o777)
+    refused = ptx("checkpoints", "convert", "team", "-o", str(tmp_path / "no"))
+    assert refused.returncode == 1 and "can be written by everybody" in refused.stderr
+
+
 def test_prune_says_what_went_and_asks_nothing(ptx: Ptx, run: Path) -> None:
     dry = ptx("checkpoints", "prune", "demo", "--keep-last", "1", "--dry-run")
     assert dry.stdout.splitlines() == [

@@ -230,6 +230,27 @@ def test_it_says_where_it_continues_and_going_back_stays_in_the_plan(ptx: Ptx, r
     assert [one["eligible"] for one in listed] == [False, False, True]
 
 
+def test_what_the_ranks_would_refuse_is_refused_before_anything_waits_in_a_queue(
+    ptx: Ptx, run: Path
+) -> None:
+    for step in (10, 20):
+        made_checkpoint(run, step)
+    newest = run / "checkpoints" / "step-00000020.a000"
+    newest.chmod(0o770)
+    refused = ptx("resume", "again")
+    assert refused.returncode == 1
+    assert f"{newest} can be written by its group" in refused.stderr
+    assert "hint: if nobody has: chmod -R go-w" in refused.stderr
+    assert types(run).count("intent") == 1
+    assert ptx("resume", "again", "--from", "20").returncode == 1
+    dry = ["resume", "again", "--dry-run"]
+    assert "continues from step 10" in ptx(*dry, "--from", "10").stderr
+    assert ptx(*dry, "--from", "0").returncode == 0
+    assert ptx(*dry, "--set", "checkpoint.resume=never").returncode == 0
+    newest.chmod(0o700)
+    assert "continues from step 20" in ptx(*dry).stderr
+
+
 def test_nobody_is_sent_back_to_step_0_by_a_file_server_that_is_away(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -12,10 +12,9 @@ import torch
 import torch.distributed as dist
 
 from orchestrator.checkpoints.manifest import DamagedCheckpoint, Manifest, read_manifest
-from orchestrator.checkpoints.names import MANIFEST, StepFolder, committed_folders, eligible
+from orchestrator.checkpoints.names import StepFolder, committed_folders, eligible
 from orchestrator.checkpoints.tensor_file import is_unreadable, mismatches
-from orchestrator.checkpoints.trust import others_who_may_write
-from orchestrator.errors import UserError
+from orchestrator.checkpoints.trust import around, refuse_untrusted
 from orchestrator.runs.process import host_name
 from orchestrator.training.agreement import together
 from orchestrator.training.checkpoint.files import Reader
@@ -132,8 +131,8 @@ def _looked_at(
     with together(rank):
         paths = [folder.path / entry.name for entry in mine]
         if rank.is_main:
-            paths = [folder.path.parent, folder.path, folder.path / MANIFEST, *paths]
-        _refuse_others(paths, group_shared=plan.group_shared)
+            paths = [*around(folder.path), *paths]
+        refuse_untrusted(paths, group_shared=plan.group_shared)
     with together(rank):
         found = mismatches(folder.path, mine, pauses=PAUSES)
         for problem in found:
@@ -159,15 +158,6 @@ def _unreadable(sentence: str) -> TrainingFailed:
         f"{sentence} on {host_name()}; it may be whole, so training does not go on without it",
         hint="look at that node's file system; `ptx resume RUN --from STEP` takes an earlier one",
     )
-
-
-def _refuse_others(paths: Iterable[Path], *, group_shared: bool) -> None:
-    for path in paths:
-        for problem in others_who_may_write(path, group_shared=group_shared):
-            raise UntrustedCheckpoint(
-                f"{problem}, so what it holds is not loaded",
-                hint="if nobody has: chmod -R go-w the run's checkpoints, and chown them to you",
-            )
 
 
 def _loaded(
@@ -200,10 +190,3 @@ def _said_by_main(mine: T) -> T:
     said = [mine]
     dist.broadcast_object_list(said, src=0, device=torch.device("cpu"))
     return said[0]
-
-
-class UntrustedCheckpoint(UserError):
-    """Somebody else could have written the checkpoint."""
-
-    exit_code = 1
-    code = "untrusted-checkpoint"
