@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.checkpoints.manifest import Manifest
 from orchestrator.checkpoints.names import MANIFEST, StepFolder, eligible, step_folders
 from orchestrator.errors import UserError
-from orchestrator.runs.files import make_folder, replace, sync_folder
+from orchestrator.runs.files import make_folder, put_mark, sync_folder
 
 
 class AttemptOver(UserError):
@@ -30,6 +30,7 @@ def begin(folder: StepFolder, *, mode: int = 0o700) -> None:
     if not root.exists():
         root.parent.mkdir(parents=True, exist_ok=True)
         make_folder(root, mode)
+        sync_folder(root.parent)
     if folder.committed:
         raise FileExistsError(folder.path)
     if folder.path.exists():
@@ -52,9 +53,7 @@ def commit(folder: Path, manifest: Manifest, attempts: Path, *, mode: int = 0o60
             f"attempt {manifest.attempt} is over: attempt {max(newer)} of this run has begun",
             hint="this process belongs to a node that was given up; nothing of it is kept",
         )
-    sync_folder(folder)
-    replace(folder / MANIFEST, manifest.to_json(), mode)
-    sync_folder(folder)
+    put_mark(folder / MANIFEST, manifest.to_json(), mode)
 
 
 def attempt_numbers(attempts: Path) -> Iterable[int]:

@@ -15,11 +15,12 @@ from orchestrator.checkpoints.tensor_file import header, write_blocks
 from orchestrator.checkpoints.verify import refuse_damage
 from orchestrator.checkpoints.whole import Checkpoint, Whole
 from orchestrator.errors import Conflict, UserError
-from orchestrator.runs.files import make_folder, sync_folder, write_new
+from orchestrator.runs.files import make_folder, put_mark, sync_folder
 
 SHARD_BYTES = 5_000_000_000
 """As transformers cuts a model into files."""
 _MODEL = "model/"
+_INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def convert(
         ]
         try:
             make_folder(output, 0o700)
+            sync_folder(output.parent)
         except FileExistsError as error:
             raise Conflict(f"{output} exists already.", hint="Name a new folder.") from error
         except OSError as error:
@@ -64,12 +66,12 @@ def convert(
         try:
             shards = list(_shards(tensors, shard_bytes))
             files = _write(checkpoint, shards, output, weights_only=weights_only)
-            if weights_only:
-                _write_index(shards, files, output)
+            if not weights_only:
+                put_mark(output / MANIFEST, _of_one_rank(manifest, files).to_json(), 0o600)
+            elif len(files) > 1:  # one file alone needs no index
+                put_mark(output / _INDEX, _index(shards, files), 0o600)
             else:
-                whole = _of_one_rank(manifest, files)
-                write_new(output / MANIFEST, whole.to_json(), 0o600)
-            sync_folder(output)
+                sync_folder(output)
         except OSError as error:
             raise _cannot(output, error) from error
     return Converted(files, len(tensors))
@@ -117,12 +119,8 @@ def _everything(tensor: Whole) -> object:
     return Span(0, tensor.bytes // tensor.item_bytes).to_json()
 
 
-def _write_index(
-    shards: Sequence[Sequence[Whole]], files: Sequence[FileEntry], output: Path
-) -> None:
-    """Where each tensor lies; one file alone needs none."""
-    if len(files) < 2:
-        return
+def _index(shards: Sequence[Sequence[Whole]], files: Sequence[FileEntry]) -> bytes:
+    """Where each tensor lies."""
     where = {
         _name(tensor, True): file.name
         for shard, file in zip(shards, files, strict=True)
@@ -130,8 +128,7 @@ def _write_index(
     }
     total = sum(tensor.bytes for shard in shards for tensor in shard)
     index = {"metadata": {"total_size": total}, "weight_map": where}
-    data = (json.dumps(index, indent=2) + "\n").encode()
-    write_new(output / "model.safetensors.index.json", data, 0o600)
+    return (json.dumps(index, indent=2) + "\n").encode()
 
 
 def _of_one_rank(manifest: Manifest, files: tuple[FileEntry, ...]) -> Manifest:

@@ -34,6 +34,14 @@ def replace(path: Path, data: bytes, mode: int) -> None:
         scratch.unlink(missing_ok=True)
 
 
+def put_mark(path: Path, data: bytes, mode: int) -> None:
+    """Write `path`, the mark that its folder is complete. What lies beside it, synced by whoever
+    wrote it, has its name durably before the mark is there, and the mark when this returns."""
+    sync_folder(path.parent)
+    replace(path, data, mode)
+    sync_folder(path.parent)
+
+
 def make_folder(path: Path, mode: int) -> None:
     """Create one folder with exactly this mode, whatever the umask. Raises FileExistsError."""
     path.mkdir(mode=mode)
@@ -42,7 +50,10 @@ def make_folder(path: Path, mode: int) -> None:
 
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable; on filesystems that cannot, nothing happens."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # one to put files into, and not to be read
     try:
         os.fsync(descriptor)
     except OSError:
