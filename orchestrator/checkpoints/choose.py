@@ -2,12 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from orchestrator.checkpoints.listing import Listed
+from orchestrator.checkpoints.listing import Listed, newest_first
 from orchestrator.checkpoints.manifest import DamagedCheckpoint
+from orchestrator.checkpoints.verify import DeletedCheckpoint
 from orchestrator.errors import NotFound
+from orchestrator.runs.layout import RunLayout
+
+T = TypeVar("T")
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One checkpoint of a run, to be read: that of a step, else the one that a start would take."""
+
+    root: Path
+    step: int | None
+    resume_from: Mapping[str, int] | None
+    group_shared: bool
+
+    @classmethod
+    def of(cls, layout: RunLayout, plan: Mapping[str, Any], step: int | None) -> Choice:
+        back = plan.get("resume_from")
+        return cls(
+            layout.checkpoints,
+            step,
+            back if isinstance(back, dict) else None,
+            bool(plan.get("group_shared")),
+        )
+
+    def chosen(self) -> Listed:
+        """Raises NotFound, naming the steps that there are, DamagedCheckpoint, and
+        UntrustedCheckpoint: what a start refuses must not leave the run under new names, hashes
+        and permissions."""
+        one = choose(newest_first(self.root, self.resume_from), self.step, self.root)
+        one.refuse_untrusted(group_shared=self.group_shared)
+        return one
+
+    def read_by(self, act: Callable[[Listed], T]) -> T:
+        """What `act` makes of it. Where the run, which goes on, deletes it meanwhile, the newest is
+        taken again; of a step that was asked for DeletedCheckpoint is raised."""
+        for _ in range(1, _TRIES if self.step is None else 1):
+            try:
+                return act(self.chosen())
+            except DeletedCheckpoint:
+                pass
+        return act(self.chosen())
 
 
 def choose(found: Iterable[Listed], step: int | None, root: Path) -> Listed:

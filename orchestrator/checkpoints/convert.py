@@ -4,6 +4,7 @@ model's weights alone for any program that reads safetensors."""
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from orchestrator.checkpoints.manifest import FileEntry, Manifest
 from orchestrator.checkpoints.names import MANIFEST
 from orchestrator.checkpoints.regions import Span
 from orchestrator.checkpoints.tensor_file import header, write_blocks
-from orchestrator.checkpoints.verify import refuse_damage
+from orchestrator.checkpoints.verify import refuse_damage, while_read
 from orchestrator.checkpoints.whole import Checkpoint, Whole
 from orchestrator.errors import Conflict, UserError
 from orchestrator.runs.files import make_folder, put_mark, sync_folder
@@ -47,10 +48,11 @@ def convert(
     generators belong to ranks and stay behind); with `weights_only` it is what transformers calls
     a sharded model, by the names of the model's own state dict. One tensor at a time is in memory.
     Raises Conflict where `output` is there, UserError where it cannot be written, and
-    DamagedCheckpoint, before anything is written: a damaged byte must not get a sound hash.
+    DamagedCheckpoint, before anything is written: a damaged byte must not get a sound hash. What
+    fails, also since the run deletes the checkpoint meanwhile (DeletedCheckpoint), leaves nothing.
     """
     refuse_damage(folder, manifest)
-    with Checkpoint(folder, manifest) as checkpoint:
+    with while_read(folder), Checkpoint(folder, manifest) as checkpoint:
         tensors = [
             tensor
             for key, tensor in sorted(checkpoint.tensors.items())
@@ -72,8 +74,11 @@ def convert(
                 put_mark(output / _INDEX, _index(shards, files), 0o600)
             else:
                 sync_folder(output)
-        except OSError as error:
-            raise _cannot(output, error) from error
+        except BaseException as error:  # Ctrl-C as well: half of it helps nobody
+            shutil.rmtree(output, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise _cannot(output, error) from error
+            raise
     return Converted(files, len(tensors))
 
 

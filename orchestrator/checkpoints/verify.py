@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,15 +44,30 @@ def verify(one: Listed, *, group_shared: bool) -> Verdict | None:
     return Verdict(one.folder, len(manifest.files), manifest.bytes, problems, warnings)
 
 
+class DeletedCheckpoint(DamagedCheckpoint):
+    """Its run, which goes on, has deleted it while it was read."""
+
+
+@contextmanager
+def while_read(folder: Path) -> Iterator[None]:
+    """What is found damaged in the block, since it is being deleted, is a DeletedCheckpoint."""
+    try:
+        yield
+    except DamagedCheckpoint as error:
+        if (folder / MANIFEST).is_file():  # the mark goes first
+            raise
+        raise DeletedCheckpoint(
+            f"{folder} was deleted while it was read.",
+            hint="The run goes on and keeps few; take its newest, without --step.",
+        ) from error
+
+
 def refuse_damage(folder: Path, manifest: Manifest) -> None:
     """Raise DamagedCheckpoint, naming the first file that is not what was written."""
     problems = mismatches(folder, manifest.files)
-    if problems and not (folder / MANIFEST).is_file():
-        raise DamagedCheckpoint(
-            f"{folder} was deleted while it was read.",
-            hint="The run goes on and keeps few; take its newest, without --step.",
-        )
-    if problems:
+    with while_read(folder):
+        if not problems:
+            return
         more = f" ({len(problems) - 1} more files are damaged)" if len(problems) > 1 else ""
         raise DamagedCheckpoint(
             f"{problems[0].sentence}.{more}",

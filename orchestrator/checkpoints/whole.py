@@ -119,9 +119,11 @@ class Checkpoint:
         return filled
 
     def _fill(self, path: Path, position: int, target: memoryview) -> None:
-        descriptor = self._opened(path)
         while target:
-            count = os.preadv(descriptor, [target[:_LARGEST_READ]], position)
+            try:
+                count = os.preadv(self._opened(path), [target[:_LARGEST_READ]], position)
+            except OSError as error:
+                raise DamagedCheckpoint(f"{path} cannot be read: {error.strerror}.") from error
             if not count:
                 raise DamagedCheckpoint(f"{path} is cut off at byte {position}")
             target, position = target[count:], position + count

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.checkpoints.convert import convert
+from orchestrator.checkpoints.convert import Converted, convert
+from orchestrator.checkpoints.listing import Listed
 from orchestrator.cli.checkpoint_run import CheckpointRun, Output, Step, new_folder
 from orchestrator.cli.checkpoints_text import folder_fields
 from orchestrator.cli.options import Json, RunArgument, Runs
@@ -34,11 +35,14 @@ def convert_checkpoint(
       ptx checkpoints convert @last --step 300 --weights-only --output weights/
     """
     about = CheckpointRun.of(run, runs)
-    one = about.chosen(step)
-    if one.manifest is None:
-        raise AssertionError("a chosen checkpoint has its manifest")
     folder = new_folder(output)
-    done = convert(one.folder.path, one.manifest, folder, weights_only=weights_only)
+
+    def convert_it(one: Listed) -> tuple[Listed, Converted]:
+        if one.manifest is None:
+            raise AssertionError("a chosen checkpoint has its manifest")
+        return one, convert(one.folder.path, one.manifest, folder, weights_only=weights_only)
+
+    one, done = about.choice(step).read_by(convert_it)
     if as_json:
         emit_json(
             {

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 import orchestrator
+from orchestrator.checkpoints.names import step_folder
 from orchestrator.cli.checkpoint_run import CheckpointRun, Output, Step, new_folder
 from orchestrator.cli.checkpoints_text import folder_fields
 from orchestrator.cli.options import Json, RunArgument, Runs
@@ -47,7 +48,7 @@ def export_checkpoint(
       ptx checkpoints export llama-lora-4f --step 2000 --merged --output merged/
     """
     about = CheckpointRun.of(run, runs)
-    one = about.chosen(step)
+    about.choice(step).chosen()  # what is wrong with it is told before torch is loaded
     folder = new_folder(output)
     if folder.exists():
         raise Conflict(f"{folder} exists already.", hint="Name a new folder.")
@@ -56,27 +57,29 @@ def export_checkpoint(
             f"Exporting needs PyTorch, and {sys.executable} has none.",
             hint="pip install 'ptx[train]', or type it where the run's Python has ptx.",
         )
-    told = _export(about.layout.root, one.folder.path, folder, merged=merged)
+    told = _export(about.layout.root, folder, step, merged=merged)
+    taken = step_folder(about.root, told["step"], told["attempt"])
     if as_json:
         emit_json(
             {
                 "run_id": about.layout.run_id,
-                "checkpoint": folder_fields(one.folder),
+                "checkpoint": folder_fields(taken),
                 "output": str(folder),
                 "what": told["what"],
                 "tensors": told["tensors"],
             }
         )
         return
-    emit(f"{folder}: {told['what']} after step {one.folder.step}, {told['tensors']} tensors")
+    emit(f"{folder}: {told['what']} after step {taken.step}, {told['tensors']} tensors")
     if told["note"]:
         note(f"note: {told['note']}")
 
 
-def _export(run: Path, checkpoint: Path, output: Path, *, merged: bool) -> dict[str, Any]:
-    argv = [sys.executable, "-P", "-c", _START, str(_ROOT), str(run), str(checkpoint), str(output)]
+def _export(run: Path, output: Path, step: int | None, *, merged: bool) -> dict[str, Any]:
+    argv = [sys.executable, "-P", "-c", _START, str(_ROOT), str(run), str(output)]
+    which = [] if step is None else [f"--step={step}"]
     done = subprocess.run(
-        [*argv, *(["--merged"] if merged else [])],
+        [*argv, *which, *(["--merged"] if merged else [])],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

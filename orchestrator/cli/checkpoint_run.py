@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.checkpoints.choose import choose
+from orchestrator.checkpoints.choose import Choice
 from orchestrator.checkpoints.commit import attempt_numbers
-from orchestrator.checkpoints.listing import Listed, listing, newest_first
+from orchestrator.checkpoints.listing import Listed, listing
 from orchestrator.cli.options import only_root
 from orchestrator.errors import UserError
 from orchestrator.runs.layout import RunLayout
@@ -76,12 +76,9 @@ class CheckpointRun:
         """Newest first."""
         return listing(self.root, self.resume_from)
 
-    def chosen(self, step: int | None) -> Listed:
-        """Raises NotFound, naming the steps that there are, and UntrustedCheckpoint: what a start
-        refuses must not leave the run under new names, hashes and permissions."""
-        one = choose(newest_first(self.root, self.resume_from), step, self.root)
-        one.refuse_untrusted(group_shared=self.group_shared)
-        return one
+    def choice(self, step: int | None) -> Choice:
+        """Which one is meant by --step, or without."""
+        return Choice.of(self.layout, self.plan, step)
 
 
 def new_folder(text: str) -> Path:

@@ -38,7 +38,7 @@ def verify_checkpoints(
     finished = [one for one in about.listing() if one.folder.committed]
     chosen = [one for one in finished if step in (None, one.folder.step)]
     if not chosen and step is not None:
-        chosen = [about.chosen(step)]  # which says what there is
+        chosen = [about.choice(step).chosen()]  # which says what there is
     verdicts: list[Verdict] = []
     for one in chosen:
         verdict = verify(one, group_shared=about.group_shared)

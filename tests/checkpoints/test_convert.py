@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,15 @@ import pytest
 from safetensors.numpy import load_file
 from support.made_checkpoints import made_checkpoint, whole_tensors
 
-from orchestrator.checkpoints.convert import convert
+from orchestrator.checkpoints.choose import Choice
+from orchestrator.checkpoints.commit import remove
+from orchestrator.checkpoints.convert import Converted, convert
+from orchestrator.checkpoints.listing import Listed
 from orchestrator.checkpoints.manifest import DamagedCheckpoint, read_manifest
+from orchestrator.checkpoints.names import step_folder
 from orchestrator.checkpoints.regions import Box, Span
 from orchestrator.checkpoints.tensor_file import mismatches
+from orchestrator.checkpoints.verify import DeletedCheckpoint
 from orchestrator.checkpoints.whole import Checkpoint
 from orchestrator.errors import Conflict, UserError
 
@@ -123,6 +129,38 @@ def test_a_damaged_byte_never_gets_a_sound_hash(tmp_path: Path) -> None:
     with pytest.raises(DamagedCheckpoint, match="rank-00001"):
         convert(folder, read_manifest(folder), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_deleted_while_it_is_converted_leaves_nothing_and_the_newest_is_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_checkpoint(tmp_path, 7)
+    choice, out = Choice(tmp_path / "checkpoints", None, None, False), tmp_path / "out"
+    reads, went = Checkpoint.read, []
+
+    def prunes_meanwhile(checkpoint: Checkpoint, key: str) -> memoryview:
+        if key == "model/a.weight" and len(went) < 2:  # half of it is written by then
+            assert any(out.iterdir())
+            folder = step_folder(tmp_path / "checkpoints", 7 + len(went), 0)
+            went.append(folder)
+            made_checkpoint(tmp_path, folder.step + 1)
+            remove(folder)
+            checkpoint.__exit__(None, None, None)  # it has not opened this file yet
+        return reads(checkpoint, key)
+
+    def act(one: Listed) -> Converted:
+        assert one.manifest is not None and not out.exists()
+        return convert(one.folder.path, one.manifest, out)
+
+    monkeypatch.setattr(Checkpoint, "read", prunes_meanwhile)
+    assert choice.read_by(act).tensors == len(whole_tensors(9))
+    assert read_manifest(out).step == 9
+    shutil.rmtree(out)
+    went.clear()
+    made_checkpoint(tmp_path, 7)
+    with pytest.raises(DeletedCheckpoint, match="was deleted while it was read"):
+        replace(choice, step=7).read_by(act)
+    assert not out.exists()
 
 
 def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:

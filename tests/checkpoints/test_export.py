@@ -14,11 +14,13 @@ from safetensors.torch import load_file
 from support.language import ALONE, BYTES, TOKENS, built, logits, moved, plan_with, saved
 from torch import nn
 
-from orchestrator.checkpoints.commit import begin, commit
+from orchestrator.checkpoints.commit import begin, commit, remove
 from orchestrator.checkpoints.manifest import DamagedCheckpoint, Manifest
 from orchestrator.checkpoints.names import step_folder
 from orchestrator.checkpoints.regions import Span
+from orchestrator.checkpoints.verify import DeletedCheckpoint
 from orchestrator.errors import UserError
+from orchestrator.training.checkpoint import export as exporting
 from orchestrator.training.checkpoint.description import describe_model
 from orchestrator.training.checkpoint.export import export
 from orchestrator.training.checkpoint.files import Copied, write_rank_file
@@ -190,6 +192,45 @@ def test_an_adapter_over_a_base_that_the_run_has_made_says_so(run: Path, tmp_pat
     assert told["note"] is None
     whole = load_saved(str(run / "model")).model
     assert torch.allclose(logits(load_saved(str(tmp_path / "merged")).model), logits(whole))
+
+
+@pytest.mark.parametrize("look", ["read_manifest", "refuse_damage", "_tensor"])
+def test_of_a_run_that_deletes_while_it_is_read_the_newest_is_taken_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    """At whichever look it is gone."""
+    language = built(model="bytes")
+    described(run, language)
+    looks = getattr(exporting, look)
+
+    def prunes_meanwhile(*args: Any) -> Any:
+        monkeypatch.setattr(exporting, look, looks)
+        folder = step_folder(run / "checkpoints", STEP, 0)
+        checkpoint_of(run, moved(language.objective.model), attempt=1)
+        remove(folder)
+        return looks(*args)
+
+    monkeypatch.setattr(exporting, look, prunes_meanwhile)
+    told = exporting.export_chosen(run, tmp_path / "out", None, merged=False)
+    assert (told["step"], told["attempt"]) == (STEP, 1)
+    same_files(tmp_path / "out", saved(language, tmp_path / "theirs", step=STEP))
+
+
+def test_of_a_step_that_was_asked_for_it_says_that_the_run_has_deleted_it(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = described(run, built(model="bytes"))
+    reads = exporting.read_manifest
+
+    def prunes_meanwhile(folder: Path) -> Manifest:
+        remove(step_folder(run / "checkpoints", STEP, 0))
+        return reads(folder)
+
+    monkeypatch.setattr(exporting, "read_manifest", prunes_meanwhile)
+    with pytest.raises(DeletedCheckpoint, match="was deleted while it was read") as raised:
+        exporting.export_chosen(run, tmp_path / "out", STEP, merged=False)
+    assert str(checkpoint) in raised.value.message and "without --step" in str(raised.value.hint)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_exported_is_refused_in_one_sentence(

@@ -1,7 +1,9 @@
-"""A checkpoint as what training would have left: `python -m ... RUN CHECKPOINT OUTPUT [--merged]`.
+"""A checkpoint as what training would have left: `python -m ... RUN OUTPUT [--step=N] [--merged]`.
 
 Run by `ptx checkpoints export` in a process of its own, since the command line imports no torch.
-Prints one line of JSON: {"what", "tensors", "note"}, or {"error", "hint"} and exit code 1.
+Which checkpoint is chosen here: by the time torch is loaded, a run that goes on may have deleted
+the one that was its newest. Prints one line of JSON: {"what", "tensors", "note", "step",
+"attempt"}, or {"error", "hint"} and exit code 1.
 """
 
 from __future__ import annotations
@@ -15,10 +17,14 @@ from typing import Any
 
 import torch
 
+from orchestrator.checkpoints.choose import Choice
+from orchestrator.checkpoints.listing import Listed
 from orchestrator.checkpoints.manifest import Manifest, read_manifest
-from orchestrator.checkpoints.verify import refuse_damage
+from orchestrator.checkpoints.verify import refuse_damage, while_read
 from orchestrator.checkpoints.whole import Checkpoint
 from orchestrator.errors import UserError
+from orchestrator.runs.layout import RunLayout
+from orchestrator.runs.records import read_plan
 from orchestrator.training.checkpoint.description import (
     copy_beside,
     described_form,
@@ -40,7 +46,8 @@ def export(run: Path, checkpoint: Path, output: Path, *, merged: bool) -> dict[s
     Raises UserError for a run without a model description, a model whose frozen part is nowhere,
     and DamagedCheckpoint.
     """
-    manifest = read_manifest(checkpoint)
+    with while_read(checkpoint):
+        manifest = read_manifest(checkpoint)
     description = description_of(run, manifest.attempt)
     facts = read_description(description)
     if merged and facts["form"] not in ("adapter", "delta"):
@@ -77,7 +84,7 @@ def export(run: Path, checkpoint: Path, output: Path, *, merged: bool) -> dict[s
 
 
 def _state(folder: Path, manifest: Manifest, form: SavedForm) -> State:
-    with Checkpoint(folder, manifest) as checkpoint:
+    with while_read(folder), Checkpoint(folder, manifest) as checkpoint:
         missing = sorted(n for n in form.names if _MODEL + n not in checkpoint.tensors)
         if missing:
             raise UserError(
@@ -118,10 +125,23 @@ def _find_base(run: Path, facts: dict[str, Any], *, merged: bool) -> str | None:
     return words
 
 
+def export_chosen(run: Path, output: Path, step: int | None, *, merged: bool) -> dict[str, Any]:
+    """The same of the checkpoint of a step, or of the newest; and which it was."""
+    layout = RunLayout(run)
+
+    def act(one: Listed) -> dict[str, Any]:
+        told = export(run, one.folder.path, output, merged=merged)
+        return told | {"step": one.folder.step, "attempt": one.folder.attempt}
+
+    return Choice.of(layout, read_plan(layout), step).read_by(act)
+
+
 def main(argv: Sequence[str]) -> int:
-    run, checkpoint, output = (Path(text) for text in argv[:3])
+    run, output = (Path(text) for text in argv[:2])
+    steps = (text.removeprefix("--step=") for text in argv[2:] if text.startswith("--step="))
+    step = next((int(text) for text in steps), None)
     try:
-        told = export(run, checkpoint, output, merged="--merged" in argv[3:])
+        told = export_chosen(run, output, step, merged="--merged" in argv[2:])
     except UserError as error:
         told = {"error": error.message, "hint": error.hint}
     sys.stdout.write(json.dumps(told) + "\n")
