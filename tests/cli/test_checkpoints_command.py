@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -12,6 +13,8 @@ from safetensors.numpy import load_file
 from support.made_checkpoints import made_checkpoint, whole_tensors
 from support.made_runs import MadeRun
 from support.ptx import Ptx
+
+from orchestrator.checkpoints.manifest import read_manifest
 
 
 @pytest.fixture
@@ -210,6 +213,11 @@ def test_export_gives_the_model_that_the_run_itself_left(ptx: Ptx, tmp_path: Pat
     )
     run = ptx.submit(tmp_path / "tiny.yaml")
     assert ptx("wait", run.name).returncode == 0, ptx.story(run)
+    saved = read_manifest(run / "checkpoints" / "step-00000004.a000")
+    assert saved.versions.keys() == {"ptx", "python", "torch"}
+    assert ptx.ok("--version") == f"ptx {saved.versions['ptx']}\n"
+    resolved = (run / "bundle" / "spec.yaml").read_bytes()
+    assert saved.spec_sha256 == hashlib.sha256(resolved).hexdigest()
     out = tmp_path / "out"
     done = ptx("checkpoints", "export", "tiny", "-o", str(out))
     assert done.returncode == 0, done.stderr

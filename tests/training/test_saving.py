@@ -6,11 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.training_ranks import CHECKOUT, Ended, plan_file, run
+
+from orchestrator import __version__
+from orchestrator.checkpoints.manifest import read_manifest
 
 pytestmark = pytest.mark.slow
 
@@ -103,6 +107,18 @@ def warnings(ranks: tuple[Path, list[Ended]], name: str) -> list[str]:
 
 def losses(records: list[dict[str, Any]]) -> list[tuple[int, float]]:
     return [(record["step"], record["loss"]) for record in records]
+
+
+@pytest.mark.parametrize(("name", "also"), [("flipped", set()), ("left out zero 3", {"deepspeed"})])
+def test_the_manifest_says_what_wrote_it(
+    ranks: tuple[Path, list[Ended]], name: str, also: set[str]
+) -> None:
+    where = ranks[0] / "run" / name / "undisturbed" / "checkpoints"
+    versions = read_manifest(where / "step-00000002.a000").versions
+    assert versions.keys() == {"ptx", "python", "torch"} | also
+    distributions = {package: metadata.version(package) for package in {"torch"} | also}
+    assert {package: versions[package] for package in distributions} == distributions
+    assert versions["ptx"] == __version__
 
 
 @pytest.mark.parametrize("name", DAMAGES)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from orchestrator import __version__
 from orchestrator.checkpoints.commit import AttemptOver, begin, commit, prune, remove
 from orchestrator.checkpoints.manifest import FileEntry, Manifest
 from orchestrator.checkpoints.names import StepFolder, step_folder
@@ -221,7 +222,7 @@ class Saver:
             files=tuple(entry for entry in everyone if isinstance(entry, FileEntry)),
             state=state,
             metrics=job.metrics,
-            versions={"python": platform.python_version(), "torch": torch.__version__},
+            versions=_versions(self._plan),
             spec_sha256=_hash_of(self._run.bundle / "spec.yaml"),
         )
         attempts = self._run.attempt(0).parent
@@ -265,6 +266,20 @@ class Saver:
             )
         except OSError as error:
             warn(f"old checkpoints cannot be deleted: {error}")
+
+
+def _versions(plan: TrainingPlan) -> dict[str, str]:
+    """Of what made the tensors what they are."""
+    found = {
+        "ptx": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+    }
+    if plan.strategy.name == "zero":
+        import deepspeed  # as the engine has, which is why nobody else pays for it
+
+        found["deepspeed"] = str(deepspeed.__version__)
+    return found
 
 
 def _hash_of(path: Path) -> str | None:
