@@ -96,7 +96,7 @@ def test_a_run_that_was_told_in_time_loses_no_step(
     assert kept_work.losses(run) == expected
 
 
-def test_a_node_that_dies_costs_at_most_one_interval(
+def test_a_node_that_dies_costs_an_interval_and_the_save_that_was_under_way(
     tmp_path: Path,
     disturbed: Cluster,
     undisturbed: Callable[[str], dict[int, float]],
@@ -106,7 +106,7 @@ def test_a_node_that_dies_costs_at_most_one_interval(
     run = started(ptx, "torchrun", "ddp")
     assert disturb.kill_node(disturbed, run, 0) >= 4, "node 0 was meant to run something"
     committed = committed_folders(run / "checkpoints")[-1].step
-    assert kept_work.last_step(run) - committed < 2 * kept_work.EVERY  # one may be on its way
+    assert committed >= kept_work.committed_by(kept_work.last_step(run), kept_work.EVERY)
     expected = undisturbed("ddp")
     completed(ptx, run)
     steps = [step for attempt, step, _ in kept_work.records(run) if attempt]

@@ -55,6 +55,16 @@ def losses(run: Path) -> dict[int, float]:
     return {step: loss for _, step, loss in records(run)}
 
 
+def committed_by(last: int, every: int, *, asynchronous: bool = True) -> int:
+    """Step of a checkpoint that is committed for certain once step `last` is reported.
+
+    Saves were due up to the step before. The last of them may be under way where it is written in
+    the background, and no other: each waits for the one before.
+    """
+    due = (last - 1) // every * every
+    return due - every if asynchronous else due
+
+
 def steps_lost(run: Path) -> int:
     """Steps that were done again."""
     steps = [step for _, step, _ in records(run)]

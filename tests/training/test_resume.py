@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from support.kept_work import committed_by
 from support.resume_ranks import CONTEXT, TEXT
 from support.training_ranks import CHECKOUT, TINY, TRAIN_LM, Ended, end, plan_file, run, start
 
 from orchestrator.checkpoints.commit import begin, commit
 from orchestrator.checkpoints.manifest import Manifest
-from orchestrator.checkpoints.names import step_folder
+from orchestrator.checkpoints.names import committed_folders, step_folder
 from orchestrator.spec.policies import Checkpoint
 from orchestrator.spec.training import Training
 from orchestrator.training.checkpoint.policy import Policy
@@ -256,8 +257,9 @@ def undisturbed(folder: Path, script: Path, args: tuple[str, ...], **plan: Any) 
 
 def disturbed(
     folder: Path, script: Path, args: tuple[str, ...], at: int, sent: signal.Signals, **plan: Any
-) -> None:
-    """Attempt 0 is sent a signal when rank 0 has reported step `at`; attempt 1 ends."""
+) -> int:
+    """Attempt 0 is sent a signal when rank 0 has reported step `at`; attempt 1 goes on from the
+    newest checkpoint that was committed by then, whose step is returned, and ends."""
     folder.mkdir()
     ranks = attempt(start, folder, script, args, **plan)
     try:
@@ -270,9 +272,11 @@ def disturbed(
         first = end(ranks)
     expected = -signal.SIGKILL if sent == signal.SIGKILL else 143
     assert [rank.code for rank in first] == [expected, expected], first
+    committed = committed_folders(folder / "run" / "checkpoints")[-1].step
     second = attempt(run, folder, script, args, **plan)
     assert [rank.code for rank in second] == [0, 0], second
-    assert "resumed after step " in second[0].out
+    assert f"resumed after step {committed} from " in second[0].out
+    return committed
 
 
 def test_a_language_model_killed_in_its_tracks_loses_its_last_interval_and_nothing_else(
@@ -283,19 +287,20 @@ def test_a_language_model_killed_in_its_tracks_loses_its_last_interval_and_nothi
     texts = ["the quick brown fox jumps over the lazy dog "[: 7 + n % 37] for n in range(400)]
     data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     args = (*TINY, f"--data={data}", f"--cache={tmp_path / 'cache'}", "--steps=80")
-    plan = {"checkpoint": Checkpoint(every_steps=4).model_dump(), "training": PLAIN}
-    undisturbed(tmp_path / "a", TRAIN_LM, args, **plan)
-    disturbed(tmp_path / "b", TRAIN_LM, args, 10, signal.SIGKILL, **plan)
-    whole, first, second = (
-        losses(records_of(tmp_path / where, number))
-        for where, number in (("a", 0), ("b", 0), ("b", 1))
-    )
-    assert first | second == whole
-    lost = len(first.keys() & second.keys())
-    assert max(first) < max(whole) and lost <= 2 * 4  # the newest may not have been committed
-    assert all(first[step] == second[step] for step in first.keys() & second.keys())
-    models = [(tmp_path / where / "run/model/model.safetensors").read_bytes() for where in "ab"]
-    assert models[0] == models[1]
+    undisturbed(tmp_path / "a", TRAIN_LM, args, training=PLAIN)
+    whole = losses(records_of(tmp_path / "a", 0))
+    for asynchronous, where in ((True, tmp_path / "b"), (False, tmp_path / "c")):
+        settings = Checkpoint(every_steps=4, asynchronous=asynchronous)
+        plan = {"checkpoint": settings.model_dump(), "training": PLAIN}
+        committed = disturbed(where, TRAIN_LM, args, 10, signal.SIGKILL, **plan)
+        first, second = (losses(records_of(where, number)) for number in range(2))
+        assert max(first) < max(whole) and first | second == whole
+        assert committed >= committed_by(max(first), 4, asynchronous=asynchronous)
+        assert asynchronous or max(first) - committed <= 4
+        assert min(second) == committed + 1
+        assert all(first[step] == second[step] for step in first.keys() & second.keys())
+        models = [(run / "run/model/model.safetensors") for run in (tmp_path / "a", where)]
+        assert models[0].read_bytes() == models[1].read_bytes()
 
 
 def test_an_image_model_with_dropout_and_augmentation_told_to_stop_loses_no_step(
