@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 import re
+import threading
 from pathlib import Path
 
 import pytest
 from support.ptx import CHECKOUT, Ptx, exit_records, rank_logs
+from support.training_ranks import end, start
 
 from orchestrator.spec.loader import load
 
 EXAMPLES = CHECKOUT / "jobs" / "examples"
+SUPPORT = CHECKOUT / "tests" / "support"
 SHORT = {
     "own_accelerate": "entrypoint.args.epochs=3",
     "own_ddp": "entrypoint.args.epochs=3",
@@ -19,6 +22,7 @@ SHORT = {
     "own_trainer": "entrypoint.args.steps=30",
 }
 LOSS = re.compile(r"loss\W+(\d+\.\d+)")
+LAST = re.compile(r"rank \d+ (?:stops after|of)")
 END = re.compile(r"rank (\d+) of (\d+) parameters (\d+\.\d+)")
 
 
@@ -51,6 +55,18 @@ def test_the_script_knows_nothing_of_ptx(name: str) -> None:
     assert "PTX_" not in text
 
 
+def test_the_lines_that_are_documented_are_those_of_the_example() -> None:
+    text = (CHECKOUT / "docs" / "training.md").read_text()
+    part = text.partition("Your own script does it")[2].partition("where `stop_file`")[0]
+    lines = [line.strip() for line in part.splitlines() if line.startswith("    ")]
+    script = [line.strip() for line in (EXAMPLES / "saves_when_told.py").read_text().splitlines()]
+    script = [line for line in script if not line.startswith("print(")]
+    first = script.index(lines[0])
+    assert script[first : first + 6] == lines
+    assert 'Path(os.environ.get("PTX_STOP_FILE", "/nonexistent"))' in " ".join(script)
+    assert load(EXAMPLES / "saves_when_told.yaml").warnings == ()
+
+
 # torch 2.13 with gloo ends a few processes in a hundred so, after their last line, in the
 # interpreter's own exit. ptx is right to call that a failure, and nothing in a script prevents it.
 ABORTED = "terminate called without an active exception"
@@ -67,6 +83,53 @@ def trained(ptx: Ptx, name: str) -> tuple[Path, str]:
     if waited.returncode == 0:
         return run, ""
     return run, waited.stdout + waited.stderr + ptx.story(run)
+
+
+def told(folder: Path, *argv: str) -> list[str]:
+    """What each of two ranks has printed up to its last line; how torch ends them is its own."""
+    folder.mkdir(exist_ok=True)
+    where = {"PTX_STOP_FILE": str(folder / "stop"), "PTX_RUN_DIR": str(folder)}
+    ranks = start(Path(argv[0]), *argv[1:], "--steps=30", world_size=2, **where)
+
+    def kill() -> None:
+        for rank in ranks:
+            rank.kill()
+
+    watch = threading.Timer(300, kill)
+    watch.start()
+    try:
+        said = []
+        for rank in ranks:
+            assert rank.stdout is not None and rank.stderr is not None
+            lines = []
+            for line in rank.stdout:
+                lines.append(line)
+                if LAST.match(line):
+                    break
+            else:
+                pytest.fail(f"{lines} {rank.stderr.read()}")
+            said.append("".join(lines))
+        return said
+    finally:
+        watch.cancel()
+        kill()
+        end(ranks)
+
+
+@pytest.mark.slow
+def test_ranks_of_which_one_has_seen_the_stop_file_and_one_has_not_save_at_the_same_step(
+    tmp_path: Path,
+) -> None:
+    """And go on from there as if they had never stopped."""
+    script = str(EXAMPLES / "saves_when_told.py")
+    whole = told(tmp_path / "whole", script)
+    stopped = told(tmp_path / "torn", str(SUPPORT / "torn_look.py"), "7", script)
+    assert stopped == [f"rank {rank} stops after step 7\n" for rank in range(2)]
+    (tmp_path / "torn" / "stop").unlink()
+    resumed = told(tmp_path / "torn", script)
+    for rank, (one, other) in enumerate(zip(whole, resumed, strict=True)):
+        assert other.startswith(f"rank {rank} goes on after step 7\n")
+        assert END.findall(one) == END.findall(other) != []
 
 
 @pytest.mark.slow
