@@ -35,11 +35,6 @@ SHORT, LONG = 160, 4000
 LIMIT = {"resources__time_limit": "2m", "slurm__signal_before": 60}
 
 
-def terminate(cluster: Cluster, job_id: str) -> None:
-    sent = cluster.run("scancel", "--signal=TERM", job_id)
-    assert sent.returncode == 0, sent.stderr
-
-
 def nothing(_cluster: Cluster, _job_id: str) -> None:
     """SLURM does it by itself."""
 
@@ -54,7 +49,7 @@ class Way(NamedTuple):
 
 WAYS = {
     "warned": Way(disturb.warn, "time-limit"),
-    "terminated": Way(terminate, "cancelled"),
+    "terminated": Way(disturb.terminate, "cancelled"),
     "preempted": Way(disturb.preempt, "preempted"),
     "time limit": Way(nothing, "time-limit", LONG, LIMIT),
 }
@@ -98,9 +93,13 @@ class Soak:
             ended = self.ptx("wait", run.name, "--timeout", "900s", timeout=930)
         if ended.returncode:
             return f"it did not complete: {ended.stderr.strip()[-300:]}"
-        *disturbed, last = kept_work.classes(run)
-        if not disturbed or {*disturbed} != {ends} or last != "completed":
-            return f"its attempts ended as {[*disturbed, last]}, not as {ends}"
+        said = "completed"  # by the ranks; the supervisor says it a moment later
+        eventually(
+            lambda: kept_work.classes(run)[-1:] == [said], within=60, what=f"its end, {said}"
+        )
+        disturbed = kept_work.classes(run)[:-1]
+        if {*disturbed} != {ends}:
+            return f"its attempts ended as {disturbed}, not as {ends}"
         if lost := kept_work.steps_lost(run):
             return f"{lost} steps were done again"
         return "" if kept_work.losses(run) == expected else "other losses"

@@ -20,6 +20,8 @@ pytestmark = [
 
 STEPS = {"ddp": 500, "fsdp": 400, "zero 3": 160}
 """As many as take some seconds: SLURM is asked and told meanwhile."""
+LONG = 1_000_000
+"""More than a time limit has room for."""
 ON_SLURM = ("--scheduler", "slurm", "--nodes", "2", "--set", "resources.procs_per_node=1")
 HERE = ("--scheduler", "local")
 NEVER_SKIPPED = {"restart__on": "[preempted, time-limit, node-failure, failed]", "restart__max": 3}
@@ -65,6 +67,11 @@ def completed(ptx: Ptx, run: Path) -> None:
     assert waited.returncode == 0, waited.stdout + waited.stderr + ptx.story(run)
 
 
+def ended_as(run: Path, *classes: str) -> None:
+    """What became of its attempts; the supervisor says so when the ranks have said theirs."""
+    eventually(lambda: kept_work.classes(run) == [*classes], within=60, what=f"the ends {classes}")
+
+
 def job_of(ptx: Ptx, run: Path) -> str:
     return str(ptx.state(run)["job_id"])
 
@@ -74,6 +81,9 @@ CASES = {
     "accelerate fsdp preempted": ("accelerate", "fsdp", disturb.preempt),
     "deepspeed zero 3 warned": ("deepspeed", "zero 3", disturb.warn),
 }
+
+ENDS = {disturb.warn: "time-limit", disturb.preempt: "preempted"}
+"""The class of the attempt that it ends."""
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -90,10 +100,58 @@ def test_a_run_that_was_told_in_time_loses_no_step(
     hit(disturbed, job_id)
     expected = undisturbed(strategy)  # while the other one waits in the queue
     completed(ptx, run)
-    assert kept_work.attempts(run) == 2, ptx.story(run)
+    ended_as(run, ENDS[hit], "completed")
     assert job_of(ptx, run) == job_id
     assert kept_work.steps_lost(run) == 0, ptx.story(run)
     assert kept_work.losses(run) == expected
+
+
+def test_a_terminated_run_has_saved_and_goes_on_when_a_person_says_so(
+    tmp_path: Path,
+    disturbed: Cluster,
+    undisturbed: Callable[[str], dict[int, float]],
+) -> None:
+    ptx = Ptx(tmp_path / "runs")
+    run = started(ptx, "accelerate", "ddp")
+    disturb.terminate(disturbed, job_of(ptx, run))
+    waited = ptx("wait", run.name, "--timeout", "120s", timeout=150)
+    assert waited.returncode == 1, waited.stdout + waited.stderr + ptx.story(run)
+    expected = undisturbed("ddp")
+    ended_as(run, "cancelled")
+    ptx.ok("resume", run.name)
+    completed(ptx, run)
+    assert kept_work.steps_lost(run) == 0, ptx.story(run)
+    assert kept_work.losses(run) == expected
+
+
+def test_a_run_longer_than_its_time_limit_goes_on_by_itself(
+    tmp_path: Path, disturbed: Cluster
+) -> None:
+    """SLURM itself gives the warning, a minute after the start at the earliest."""
+    ptx = Ptx(tmp_path / "runs")
+    limit = {"resources__time_limit": "2m", "slurm__signal_before": 60}
+    run = kept_work.submit(
+        ptx, (*ON_SLURM, "--launcher", "torchrun"), LONG, **(NEVER_SKIPPED | QUICK | limit)
+    )
+    job_id = job_of(ptx, run)
+    eventually(
+        lambda: "time-limit" in kept_work.classes(run),
+        within=240,
+        what="the end of the first attempt",
+        story=lambda: ptx.story(run),
+    )
+    saved = committed_folders(run / "checkpoints")[-1].step
+    eventually(
+        lambda: kept_work.attempts(run) == 2 and kept_work.last_step(run) > saved,
+        within=120,
+        what="steps of the next attempt",
+        story=lambda: ptx.story(run),
+    )
+    assert job_of(ptx, run) == job_id
+    steps = [step for attempt, step, _ in kept_work.records(run) if attempt]
+    assert min(steps) == saved + 1, ptx.story(run)
+    assert kept_work.steps_lost(run) == 0, ptx.story(run)
+    ptx.ok("cancel", run.name)
 
 
 def test_a_node_that_dies_costs_an_interval_and_the_save_that_was_under_way(

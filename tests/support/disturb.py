@@ -24,6 +24,12 @@ def warn(cluster: Cluster, job_id: str) -> None:
     assert sent.returncode == 0, sent.stderr
 
 
+def terminate(cluster: Cluster, job_id: str) -> None:
+    """What ends a job at its end, without any warning before."""
+    sent = cluster.run("scancel", "--signal=TERM", job_id)
+    assert sent.returncode == 0, sent.stderr
+
+
 def preempt(cluster: Cluster, job_id: str) -> None:
     """A short job of a higher partition takes the nodes of this one."""
     where = (f"--nodelist={nodes_of(cluster, job_id)}", "--exclusive", "--nodes=2")
