@@ -11,7 +11,7 @@ from pathlib import Path
 from orchestrator.render.bundle import Bundle
 from orchestrator.runs.create import modes_of, write_bundle
 from orchestrator.runs.events import Event, read_events
-from orchestrator.runs.files import make_folder, sync_folder
+from orchestrator.runs.files import make_folder, put_folder
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.submissions import standing
 
@@ -53,9 +53,6 @@ def put_bundle(layout: RunLayout, bundle: Bundle, number: int) -> None:
     make_folder(new, modes.folder)
     try:
         write_bundle(new, bundle, modes)
-        if layout.bundle.is_dir():
-            layout.bundle.rename(layout.root / f"bundle.{number:03d}")
-        new.rename(layout.bundle)
-        sync_folder(layout.root)
+        put_folder(new, layout.bundle, aside=layout.root / f"bundle.{number:03d}")
     finally:
         shutil.rmtree(new, ignore_errors=True)

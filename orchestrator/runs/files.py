@@ -42,6 +42,28 @@ def put_mark(path: Path, data: bytes, mode: int) -> None:
     sync_folder(path.parent)
 
 
+def sync_tree(folder: Path) -> None:
+    """Make all that is in a folder durable, written by whatever library. Raises OSError."""
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            _sync_file(path)
+
+
+def put_folder(fresh: Path, place: Path, *, aside: Path | None = None) -> None:
+    """Give the folder `fresh`, all of which is on the disk, the name `place`: a reader finds all of
+    it or nothing, and it is there durably when this returns.
+
+    What has the name already goes `aside`; without that this fails where there are files in it.
+    Raises OSError.
+    """
+    if aside is not None and place.exists():
+        place.rename(aside)
+    fresh.rename(place)
+    sync_folder(place.parent)
+
+
 def make_folder(path: Path, mode: int) -> None:
     """Create one folder with exactly this mode, whatever the umask. Raises FileExistsError."""
     path.mkdir(mode=mode)
@@ -58,6 +80,14 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     except OSError:
         pass  # some network filesystems refuse to sync a folder
+    finally:
+        os.close(descriptor)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

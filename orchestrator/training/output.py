@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import time
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from orchestrator.errors import UserError
+from orchestrator.runs.files import put_folder, sync_tree
 from orchestrator.training.errors import TrainingFailed
 from orchestrator.training.plan import TrainingPlan
 
@@ -114,14 +114,11 @@ def replacing(folder: Path, *, group_shared: bool) -> Iterator[Path]:
     new.mkdir()
     try:
         yield new
-        for path in (*new.rglob("*"), new):
-            if group_shared:
+        if group_shared:
+            for path in (*new.rglob("*"), new):
                 path.chmod(0o2770 if path.is_dir() else 0o660)
-            _sync(path)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-        _sync(folder.parent)
+        sync_tree(new)
+        put_folder(new, folder, aside=old)
     finally:
         shutil.rmtree(new, ignore_errors=True)
         if folder.exists():
@@ -144,11 +141,3 @@ def _clear_abandoned(folder: Path) -> None:
                 left.rename(folder)
             else:
                 shutil.rmtree(left, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

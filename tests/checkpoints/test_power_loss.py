@@ -1,4 +1,5 @@
-"""Whenever the power goes: a checkpoint that counts is on disk, every byte and every name of it.
+"""Whenever the power goes: what counts is on disk, every byte and every name of it. Checkpoints
+first, and whatever else is put in its place by rename.
 
 Each case is made once more without each one of its syncs, of which none may be in vain.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from support.made_checkpoints import made_checkpoint
@@ -17,6 +18,9 @@ from orchestrator.checkpoints.commit import begin, commit, remove
 from orchestrator.checkpoints.convert import convert
 from orchestrator.checkpoints.manifest import FileEntry, Manifest, read_manifest
 from orchestrator.checkpoints.names import MANIFEST, StepFolder, step_folder
+from orchestrator.render.bundle import Bundle, BundleFile
+from orchestrator.runs.bundles import put_bundle
+from orchestrator.runs.layout import RunLayout
 
 
 class Case(NamedTuple):
@@ -84,6 +88,53 @@ def deleted(run: Path) -> Case:
     return Case(lambda: remove(StepFolder(7, 0, saved)), saved / MANIFEST, files, stays=False)
 
 
+def model(run: Path) -> Case:
+    from orchestrator.training.output import replacing
+
+    place = run / "model"
+
+    def save() -> None:
+        with replacing(place, group_shared=False) as new:
+            (new / "weights").write_text("all of them")
+            (new / "tokenizer").mkdir()
+            (new / "tokenizer" / "words").write_text("a b")
+
+    return Case(save, place, [place / "weights", place / "tokenizer" / "words"])
+
+
+def tokens(run: Path) -> Case:
+    from orchestrator.training.language.cache import MANIFEST, made_once
+
+    def make(folder: Path) -> dict[str, Any]:
+        (folder / "tokens").write_text("1 2 3")
+        return {}
+
+    place = run / "key"
+    return Case(lambda: made_once(run, "key", make), place, [place / "tokens", place / MANIFEST])
+
+
+def micro_batch(run: Path) -> Case:
+    from orchestrator.spec.training import Training
+    from orchestrator.training.memory.known import Known
+    from orchestrator.training.memory.record import write_record
+
+    def write() -> None:
+        write_record(run / "attempts", Known(), Training(), group_shared=False)
+
+    (run / "attempts").mkdir()
+    return Case(write, run / "attempts" / "micro_batch.json", [])
+
+
+def bundle(run: Path) -> Case:
+    layout = RunLayout(run)
+    layout.bundle.mkdir()
+    files = (BundleFile("launch.sh", b"#!/bin/sh\n", executable=True), BundleFile("x", b"x"))
+    made = Bundle("r", run, "local", files, ())
+    return Case(
+        lambda: put_bundle(layout, made, 0), layout.bundle / "launch.sh", [layout.bundle / "x"]
+    )
+
+
 def manifest_of(folder: StepFolder, *files: FileEntry) -> Manifest:
     return Manifest("r", folder.step, folder.attempt, 1.0, 1, {"name": "ddp"}, {}, files, {})
 
@@ -98,6 +149,10 @@ def manifest_of(folder: StepFolder, *files: FileEntry) -> Manifest:
         weights,
         weights_in_shards,
         deleted,
+        pytest.param(model, marks=pytest.mark.slow),
+        tokens,
+        micro_batch,
+        bundle,
     ],
 )
 def test_what_counts_is_on_disk_and_no_sync_is_in_vain(

@@ -45,12 +45,13 @@ class Disk:
         """Whether `path` could be there after a loss of power now."""
         return path.exists() or path.name in self._names.get(_inode(path.parent), {})
 
-    def keeps(self, path: Path) -> bool:
-        """Whether `path` would be there for certain, with the bytes that it has now."""
-        if path == self.root:
+    def keeps(self, path: Path, below: Path | None = None) -> bool:
+        """Whether `path` would be there for certain, with the bytes that it has now; if `below` is
+        there, where that is given."""
+        if path in (self.root, below):
             return True
         named = self._names.get(_inode(path.parent), {}).get(path.name)
-        return named == _inode(path) and self.keeps_bytes(path) and self.keeps(path.parent)
+        return named == _inode(path) and self.keeps_bytes(path) and self.keeps(path.parent, below)
 
     def keeps_bytes(self, path: Path) -> bool:
         """Whether `path`, if it is there, has the bytes that it has now."""
@@ -99,7 +100,8 @@ def losses(
 
     def look(disk: Disk) -> None:
         if disk.may_show(mark):
-            found.extend(str(path) for path in files if not disk.keeps(path))
+            where = mark if mark.is_dir() else mark.parent
+            found.extend(str(path) for path in files if not disk.keeps(path, where))
             if mark.exists() and not disk.keeps_bytes(mark):
                 found.append(str(mark))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 import uuid
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
+from orchestrator.runs.files import put_folder, sync_tree
 
 MANIFEST = "manifest.json"
 _VERSION = 1
@@ -89,24 +89,19 @@ def _seal(folder: Path, facts: dict[str, Any]) -> None:
     """Write the manifest; all is on the disk when this returns."""
     text = json.dumps({"version": _VERSION, "files": _files(folder), "facts": facts})
     (folder / MANIFEST).write_text(text, encoding="utf-8")
-    for path in (*folder.iterdir(), folder):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    sync_tree(folder)
 
 
 def _put(fresh: Path, folder: Path) -> None:
-    if folder.exists() and not is_whole(folder):
-        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-        folder.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
+    damaged = folder.exists() and not is_whole(folder)
+    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
-        fresh.rename(folder)
+        put_folder(fresh, folder, aside=aside if damaged else None)
     except OSError:
         if not is_whole(folder):
             raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _clear_abandoned(root: Path, key: str) -> None:

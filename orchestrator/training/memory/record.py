@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
+from orchestrator.runs.files import replace, sync_folder
 from orchestrator.spec.training import Training
 from orchestrator.training.memory.known import Known
 
@@ -22,8 +22,6 @@ def write_record(folder: Path, known: Known, training: Training, *, group_shared
         "fails": sorted(known.fails),
         "restarts": known.round,
     }
-    path = folder / "micro_batch.json"
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    fresh.chmod(0o660 if group_shared else 0o600)
-    fresh.replace(path)
+    data = (json.dumps(record) + "\n").encode()
+    replace(folder / "micro_batch.json", data, 0o660 if group_shared else 0o600)
+    sync_folder(folder)
