@@ -11,7 +11,7 @@ from orchestrator.checkpoints.listing import Listed
 from orchestrator.cli.checkpoint_run import CheckpointRun, Output, Step, new_folder
 from orchestrator.cli.checkpoints_text import folder_fields
 from orchestrator.cli.options import Json, RunArgument, Runs
-from orchestrator.cli.output import emit, emit_json, next_commands, size
+from orchestrator.cli.output import emit, emit_json, size
 
 
 def convert_checkpoint(
@@ -26,8 +26,9 @@ def convert_checkpoint(
 ) -> None:
     """Write a checkpoint as whole tensors in safetensors files, whatever ranks had saved it.
 
-    With the optimizer's state it stays a checkpoint, manifest and all. `export` makes a model that
-    other programs load.
+    With the optimizer's state, manifest and all, for programs that read safetensors: ptx itself
+    goes on from the run's own checkpoints, whatever strategy saved them. `export` makes a model
+    that other programs load.
 
     \b
     Examples:
@@ -57,5 +58,3 @@ def convert_checkpoint(
         return
     count = "1 file" if len(done.files) == 1 else f"{len(done.files)} files"
     emit(f"{folder}: step {one.folder.step}, {done.tensors} tensors, {count}, {size(done.bytes)}")
-    if not weights_only:
-        next_commands(f"ptx checkpoints export {about.name} --step {one.folder.step} --output DIR")

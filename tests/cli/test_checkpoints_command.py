@@ -177,6 +177,7 @@ def test_convert_writes_whole_tensors(ptx: Ptx, run: Path, tmp_path: Path) -> No
     done = ptx("checkpoints", "convert", "demo", "--step", "200", "--output", out)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{out}: step 200, 5 tensors, 1 file, 808 B\n"
+    assert done.stderr == ""  # no command takes such a folder
     found = load_file(tmp_path / "out" / "tensors.safetensors")
     assert all((found[name] == value).all() for name, value in whole_tensors(200).items())
     assert ptx("checkpoints", "convert", "demo", "-o", out).returncode == 5
