@@ -21,8 +21,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
+from measure import machine, machine_line  # noqa: E402
 from support.ptx import Ptx  # noqa: E402
 from support.why_cases import CASES, Case  # noqa: E402
 from support.why_healthy import HEALTHY  # noqa: E402
@@ -45,7 +46,8 @@ def main() -> int:
     text = "\n".join([*_table(verdicts), "", *_summary(verdicts, seconds), *lost, *good])
     print(text)
     if not named:
-        RESULT.write_text(f"$ python benchmarks/soak/why_corpus.py\n{text}\n")
+        head = f"$ python benchmarks/soak/why_corpus.py\n{machine_line(machine(['torch']))}"
+        RESULT.write_text(f"{head}\n{text}\n")
     return 0 if good_enough(verdicts) and not lost and not blamed else 1
 
 
