@@ -25,7 +25,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
 from measure import machine, machine_line  # noqa: E402
 from support.ptx import Ptx  # noqa: E402
-from support.why_cases import CASES, Case  # noqa: E402
+from support.why_case import Case  # noqa: E402
+from support.why_cases import CASES  # noqa: E402
 from support.why_healthy import HEALTHY  # noqa: E402
 from support.why_provoked import Told, ask_healthy, good_enough, submit, told  # noqa: E402
 from support.why_slurm_cases import SLURM_CASES, SlurmCase  # noqa: E402

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import math
 import re
-import signal
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from orchestrator.agent.echo import is_echo
+from orchestrator.agent.first_failure import failures_of, is_the_machines
 from orchestrator.agent.progress import is_progress
 
 Ended = Mapping[str, Any]
@@ -24,21 +23,12 @@ _NEVER = ("completed", "cancelled", "out-of-memory")
 _MEMORY = re.compile(r"OutOfMemoryError|\bout of memory\b|\bMemoryError\b|oom[-_ ]?kill", re.I)
 _BROKEN = re.compile(r"^(?:\w+\.)*(?:ImportError|ModuleNotFoundError|SyntaxError|IndentationError)")
 """What no second start mends."""
-_DEVICE = re.compile(
-    r"CUDA error|CUDNN_STATUS|ncclUnhandledCudaError|ncclSystemError|unhandled system error"
-    r"|\bNET/IB\b|\bibv_\w+|\bECC\b|uncorrectable|device-side|\bXid\b",
-    re.I,
-)
 _USAGE = 2
 NOT_AGAIN = "; not started again: "
 """Between how an attempt ended and why none follows, in the message of attempt_ended."""
-_OBEYED = (143, -15)
-"""Exit codes of a rank that was told to end, and did."""
 OBEDIENT = ("stopped", "terminated", "completed")
 """Reasons of nodes that ended as they were told, or were done."""
 _LAUNCH = ("setup-failed", "check-failed", "launch-failed")
-_MISSED = 2.0
-"""Seconds within which the failures of several nodes may be one."""
 _PAST_ITS_START = 600.0
 """Seconds after which a script that never reports a step is taken to have made some."""
 _LONGEST_PAUSE = 600.0
@@ -163,19 +153,18 @@ def _classify(evidence: Evidence) -> tuple[str, str, list[str]]:
             return "node-failure", f"no agent left a word, of those on {_listed(hosts)}", silent
         return "launch-error", "srun started no agent; see scheduler.log", []
     hung = [rank for rank, reason in reasons.items() if reason == "hang"]
-    failures = _failures(evidence)
+    failures = failures_of(ended, warned=evidence.warned)
     # A node that heard of the notice too late saw its ranks lose those that were ended for it; by
     # a clock that is behind they did so before.
     noticed = math.inf if evidence.hung is None else evidence.hung
-    before = (rank for t, rank, one in failures if t <= noticed and not _is_echo(one))
-    if hung and not any(reasons[rank] == "rank-failed" for rank in before):
+    before = (one for one in failures if one.t <= noticed and not one.is_echo)
+    if hung and not any(reasons[one.node] == "rank-failed" for one in before):
         return "hang", str(ended[hung[0]].get("message") or "no step for too long"), []
     broken = [rank for rank, reason in sorted(reasons.items()) if reason in _LAUNCH]
-    if failures and not (broken and reasons[failures[0][1]] in _LAUNCH):
-        _, rank, failure = failures[0]
-        message = str(failure.get("message"))
+    if failures and not (broken and reasons[failures[0].node] in _LAUNCH):
+        message = str(failures[0].about.get("message"))
         name = "out-of-memory" if _MEMORY.search(message) else "failed"
-        return name, message, [hosts[rank]] if _is_the_machines(failures) else []
+        return name, message, [hosts[failures[0].node]] if is_the_machines(failures) else []
     if broken:
         rank = broken[0]
         message = str(ended[rank].get("message") or f"{reasons[rank]} on {hosts[rank]}")
@@ -208,61 +197,6 @@ def _silent(evidence: Evidence) -> list[str]:
     return [host for rank, host in enumerate(evidence.hosts) if rank not in evidence.ended]
 
 
-def _failures(evidence: Evidence) -> list[tuple[float, int, Mapping[str, Any]]]:
-    """(time, node rank, first failure) of every node that names one, the likeliest to have begun
-    it first: echoes come last, since the clocks of two nodes may be seconds apart.
-
-    After a warning a rank that did as it was told has not failed, though the warning may have
-    reached its own agent too late: the ranks of other nodes have told it.
-    """
-    found = []
-    for rank, event in evidence.ended.items():
-        failure = event.get("first_failure")
-        if not isinstance(failure, Mapping) or event.get("reason") in ("stopped", "completed"):
-            continue
-        if not (evidence.warned and failure.get("code") in _OBEYED):
-            found.append((float(failure.get("t") or 0), rank, failure))
-    found.sort(key=lambda one: (_hearsay(one[2]), *one[:2]))
-    # Whoever is killed outright is missed by others at once, and which of them is noticed first is
-    # chance; nothing of ours kills so early.
-    killed = [
-        one
-        for one in found
-        if one[2].get("signal") == signal.SIGKILL and one[0] <= found[0][0] + _MISSED
-    ]
-    return [*killed, *(one for one in found if one not in killed)]
-
-
-def _first_failure(evidence: Evidence) -> Mapping[str, Any]:
-    return next((failure for _, _, failure in _failures(evidence)), {})
-
-
-def _hearsay(failure: Mapping[str, Any]) -> int:
-    """By how much less it may be the beginning: torch's watchdog aborts ranks that waited in vain,
-    and those whose device failed; a launcher tells its ranks to end when it misses another's."""
-    if failure.get("code") in _OBEYED:
-        return 3
-    if failure.get("signal") == signal.SIGABRT:
-        return 1
-    return 2 * _is_echo(failure)
-
-
-def _is_echo(failure: Mapping[str, Any]) -> bool:
-    return failure.get("signal") is None and is_echo(str(failure.get("message")))
-
-
-def _is_the_machines(failures: Sequence[tuple[float, int, Mapping[str, Any]]]) -> bool:
-    """Whether the first of them is a signal nobody of ours sent, or a device's own words. Where
-    ranks of several nodes were aborted they waited for each other."""
-    first = failures[0][2]
-    number = first.get("signal")
-    if number == signal.SIGABRT:
-        aborted = [failure for _, _, failure in failures if failure.get("signal") == number]
-        return len(aborted) == 1
-    words = str(first.get("message"))
-    return isinstance(number, int) or bool(_DEVICE.search(words) and not is_echo(words))
-
-
 def _counts(name: str, message: str, evidence: Evidence, past: Past) -> bool:
     """Against restart.max. A time limit counts unless the ranks answered the warning and had got
     past their start: a job that saves nothing would begin anew for ever."""
@@ -272,6 +206,11 @@ def _counts(name: str, message: str, evidence: Evidence, past: Past) -> bool:
         answered = any(event.get("reason") == "stopped" for event in evidence.ended.values())
         return not (answered and _past_its_start(evidence))
     return name not in _FREE
+
+
+def _began(evidence: Evidence) -> Mapping[str, Any]:
+    failures = failures_of(evidence.ended, warned=evidence.warned)
+    return failures[0].about if failures else {}
 
 
 def _past_its_start(evidence: Evidence) -> bool:
@@ -284,7 +223,7 @@ def _early(evidence: Evidence, name: str, message: str) -> str | None:
         return None
     if _PORT_TAKEN.match(message):
         return f"{name}: {message}"  # another port is another matter
-    if not _first_failure(evidence).get("exception") and is_progress(message):
+    if not _began(evidence).get("exception") and is_progress(message):
         return None  # the last line of a rank that did not say how it ended, and had made steps
     # Addresses, process numbers and ports differ between two starts.
     return f"{name}: {re.sub(r'0x[0-9a-fA-F]+|[0-9]+', '#', message)}"
@@ -295,7 +234,7 @@ def _why_not(
 ) -> str | None:
     if name not in ("failed", "launch-error"):
         return None
-    failure = _first_failure(evidence)
+    failure = _began(evidence)
     # What a rank only printed need not have ended it: Python leaves 1 for what nobody caught.
     if failure.get("exception") and failure.get("code") == 1 and _BROKEN.match(message):
         return "it would fail the same way"

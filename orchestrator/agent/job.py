@@ -23,13 +23,13 @@ from orchestrator.agent.attempts import (
     record_end,
     requeued_for,
 )
-from orchestrator.agent.bad_hosts import to_avoid
 from orchestrator.agent.classes import Policy, Verdict, pause
 from orchestrator.agent.clients import cancelled, first_attempt, replaced
 from orchestrator.agent.events import Events
 from orchestrator.agent.judgement import Judge
 from orchestrator.agent.lifeline import Anchor
 from orchestrator.agent.linux import set_name
+from orchestrator.agent.node_choice import choose
 from orchestrator.agent.place import NotStartable, read_plan
 from orchestrator.agent.placement import place, revoked
 from orchestrator.agent.queue import Queue
@@ -182,9 +182,15 @@ class Job:
 
     def _srun(self, attempt: int, nodes: Sequence[str], watch: StepWatch) -> None:
         """Until srun has ended. SLURM signals srun itself, as it does every process of the job."""
-        own, again, port = self._allocation, self._retries > 0, self._anchor.stay()
-        grace = self._grace()
-        srun = start_srun(self._command, own, nodes, attempt, again=again, port=port, grace=grace)
+        srun = start_srun(
+            self._command,
+            self._allocation,
+            nodes,
+            attempt,
+            again=self._retries > 0,
+            port=self._anchor.stay(),
+            grace=self._grace(),
+        )
         if srun is not None:
             self._wait_for(lambda: os.waitpid(srun, os.WNOHANG)[0] != 0, watch)
 
@@ -221,21 +227,8 @@ class Job:
         return self._grace() or float(self._plan["grace_seconds"])
 
     def _choose(self) -> tuple[list[str], str]:
-        """The nodes of the next attempt, and why there are too few of them."""
-        nodes = self._allocation.nodes()
-        wanted = int(self._plan["nodes"])
-        past = self._judge.past()
-        failures = past.failures
-        bad = set(to_avoid(past, self._allocation, self._script)) & set(nodes)
-        dead = self._allocation.down(nodes) if self._retries or len(nodes) > wanted else set()
-        good = [name for name in nodes if name not in bad | dead]
-        if len(good) < wanted:
-            named = ", ".join(sorted(bad | dead))
-            return nodes[:wanted], f"{named} failed before or is down"
-        # A run on one node has a second machine to look after it where there is one to spare.
-        last_choice = {self._allocation.name} if wanted == 1 else set()
-        best = sorted(good, key=lambda name: (failures.get(name, 0), name in last_choice))[:wanted]
-        return [name for name in nodes if name in best], ""
+        past, wanted = self._judge.past(), int(self._plan["nodes"])
+        return choose(self._allocation, wanted, past, self._script, again=self._retries > 0)
 
     def _judge_the_last(self) -> bool:
         """What an earlier supervisor could not say any more. Whether this job is to go on."""

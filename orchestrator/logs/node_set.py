@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from orchestrator.logs.numbers import Numbers
@@ -41,10 +42,18 @@ def same_host(host: str, typed: str) -> bool:
 
 def host_of(node: Path) -> str:
     """Where the node of this folder ran, as its agent said first; "" where that is not known."""
-    events = node.parents[2] / "events" / f"a{node.parent.name}-{node.name}.jsonl"
     try:
-        _, data = read_regular(events, _LINE)
-        host = json.loads(data.partition(b"\n")[0]).get("host")
+        return _first_said(node)
     except (OSError, ValueError, AttributeError):
         return ""
-    return host if isinstance(host, str) else ""
+
+
+@lru_cache(maxsize=4096)
+def _first_said(node: Path) -> str:
+    """It never changes, and each rank of a node asks; what fails is not kept, and asked again."""
+    events = node.parents[2] / "events" / f"a{node.parent.name}-{node.name}.jsonl"
+    _, data = read_regular(events, _LINE)
+    host = json.loads(data.partition(b"\n")[0]).get("host")
+    if not isinstance(host, str):
+        raise ValueError(f"{events} names no host")
+    return host

@@ -80,7 +80,7 @@ class Local:
         if living:
             _terminate(process, layout)
         else:
-            from orchestrator.schedulers.supervisor import end_leftovers
+            from orchestrator.schedulers.local_agent import end_leftovers
 
             end_leftovers(layout, Plan.grace_seconds)
 

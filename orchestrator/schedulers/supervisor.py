@@ -10,9 +10,7 @@ later goes to standard error, the run's scheduler.log.
 from __future__ import annotations
 
 import json
-import math
 import os
-import select
 import signal
 import sys
 import time
@@ -22,28 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.agent.attempts import (
-    attempt_numbers,
     begin_attempt,
     past_of,
     read_events,
     read_nodes,
     record_end,
 )
-from orchestrator.agent.classes import (
-    Evidence,
-    Policy,
-    Verdict,
-    judge,
-    no_sign_of_life,
-    pause,
-)
+from orchestrator.agent.classes import Evidence, Policy, Verdict, judge, pause
 from orchestrator.agent.clients import newest_submission
-from orchestrator.agent.ending import Ending
 from orchestrator.agent.events import Events
 from orchestrator.agent.linux import become_subreaper
-from orchestrator.agent.place import mark_of
-from orchestrator.agent.processes import Process, bearers, descendants, process_table
-from orchestrator.agent.silence import Silence
 from orchestrator.agent.stderr import tell
 from orchestrator.devices.gpu import Device
 from orchestrator.devices.nvml import inventory
@@ -52,13 +38,10 @@ from orchestrator.errors import UserError
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.process import host_name, this_process
 from orchestrator.schedulers.lease import Holder, Lease, Leases, lease_folder
+from orchestrator.schedulers.local_agent import LocalAgent
+from orchestrator.schedulers.signals import Signals
 
-NODE = 0
 POLL_SECONDS = 2.0
-REFRESH_SECONDS = 3600.0
-END_SECONDS = 18
-"""How long the agent may take, beyond the ranks' own grace, before it is killed."""
-KILL_AGAIN_SECONDS = 1.0
 STOPPED = "told to stop (SIGTERM) before its ranks were started"
 REPLACED = "`ptx resume` has put another in the place of this supervisor"
 
@@ -90,30 +73,6 @@ def _answer(message: dict[str, Any]) -> None:
     os.dup2(2, 1)
 
 
-class Signals:
-    """SIGTERM as a flag. What a terminal sends goes unheeded through handlers: a signal that
-    were ignored would stay ignored in the launcher and the ranks."""
-
-    def __init__(self) -> None:
-        self.stop = False
-        self._wake, write = os.pipe()
-        os.set_blocking(self._wake, False)
-        os.set_blocking(write, False)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, self._ask_to_stop)
-        for unheeded in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD):
-            signal.signal(unheeded, lambda *_: None)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-    def _ask_to_stop(self, *_: object) -> None:
-        self.stop = True
-
-    def pause(self, seconds: float) -> None:
-        """Until a signal comes, one that came since the last pause included."""
-        if select.select([self._wake], [], [], max(0.0, seconds))[0]:
-            os.read(self._wake, 4096)
-
-
 class Run:
     def __init__(self, layout: RunLayout, plan: dict[str, Any], signals: Signals) -> None:
         self._layout = layout
@@ -129,7 +88,6 @@ class Run:
         )
         self._submission = newest_submission(layout.root)
         self._replaced = False
-        self._lifeless: Mapping[int, float] = {}
 
     def event(self, kind: str, **fields: Any) -> None:
         self._events.append(kind, **fields)
@@ -197,8 +155,9 @@ class Run:
                 "job_started", job_id=local_job_id(os.getpid()), attempt=attempt, host=host_name()
             )
             begun = time.monotonic()
-            code = self._run_agent(lease, attempt)
-            verdict = self._judge(attempt, time.monotonic() - begun)
+            agent = LocalAgent(self._layout, self._plan, attempt, lease.devices)
+            code = agent.wait(self._signals, lease.refresh)
+            verdict = self._judge(attempt, time.monotonic() - begun, agent.lifeless)
             record_end(self._events, attempt, verdict)
             if not verdict.retry:
                 if not self._gives_way():  # else they are the resumption's
@@ -220,11 +179,16 @@ class Run:
                 self._replaced = True
         return self._replaced
 
-    def _judge(self, attempt: int, lasted: float) -> Verdict:
+    def _judge(self, attempt: int, lasted: float, lifeless: Mapping[int, float]) -> Verdict:
         left = read_nodes(self._layout.root, attempt)
-        told = "cancelled" if self._signals.stop else None
-        evidence = Evidence([host_name()], left.ended, len(left.started), told=told, seconds=lasted)
-        evidence = evidence._replace(lifeless=self._lifeless)
+        evidence = Evidence(
+            [host_name()],
+            left.ended,
+            len(left.started),
+            told="cancelled" if self._signals.stop else None,
+            seconds=lasted,
+            lifeless=lifeless,
+        )
         verdict = judge(evidence, past_of(read_events(self._path)), self._policy)
         return verdict._replace(nodes_failed=[])  # there is no other machine to go to
 
@@ -233,73 +197,3 @@ class Run:
         while not self._signals.stop and (left := end - time.monotonic()) > 0:
             self._signals.pause(left)
             lease.refresh()
-
-    def _run_agent(self, lease: Lease, attempt: int) -> int:
-        agent = self._start_agent(lease, attempt)
-        deadline = math.inf
-        silence = Silence(self._layout.root, attempt, 1, self._plan["restart"])
-        self._lifeless = {}
-        while (status := _reaped(agent)) is None:
-            now = time.monotonic()
-            if self._signals.stop and deadline == math.inf:
-                os.kill(agent, signal.SIGTERM)
-                deadline = now + self._plan["grace_seconds"] + END_SECONDS
-            elif now >= deadline:
-                os.kill(agent, signal.SIGKILL)
-                deadline = now + KILL_AGAIN_SECONDS
-            elif deadline == math.inf and (found := silence.look()):
-                tell(no_sign_of_life([host_name()], found))
-                self._lifeless, deadline = found, now  # frozen, it hears of nothing but SIGKILL
-            due = silence.due() if deadline == math.inf else deadline - now
-            self._signals.pause(min(REFRESH_SECONDS, due))
-            lease.refresh()
-        # The agent leaves nothing when it ends; one that was killed could not see to that.
-        end_leftovers(self._layout, self._plan["grace_seconds"], below=os.getpid())
-        return os.waitstatus_to_exitcode(status)
-
-    def _start_agent(self, lease: Lease, attempt: int) -> int:
-        agent = str(self._layout.bundle / "agent.pyz")
-        tie = f"--parent-death={os.getpid()}"
-        argv = [sys.executable, "-I", "-S", agent, "node", tie, str(self._layout.plan)]
-        bound = {
-            "PTX_ATTEMPT": str(attempt),
-            "PTX_NODE_RANK": str(NODE),
-            # UUIDs mean the same whatever order the CUDA library counts in; "" hides all GPUs
-            # from a run on CPU, which holds no lease.
-            "CUDA_VISIBLE_DEVICES": ",".join(lease.devices),
-        }
-        return os.posix_spawn(
-            sys.executable,
-            argv,
-            os.environ | bound,
-            setsigmask=(),
-            setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
-        )
-
-
-def end_leftovers(layout: RunLayout, grace: float, *, below: int = 0) -> None:
-    """End whatever bears the mark of any attempt of the run on this machine, and all descendants
-    of `below`: SIGTERM, and after `grace` seconds SIGKILL. Returns when nothing is left."""
-    numbers = attempt_numbers(layout.root / "attempts")
-    marks = {mark_of(layout.root, layout.run_id, attempt, NODE) for attempt in numbers}
-
-    def left() -> list[Process]:
-        table = process_table()
-        found = bearers(marks, table.values()) + (descendants(below, table) if below else [])
-        return list({process.pid: process for process in found}.values())
-
-    Ending(left, grace).run()
-
-
-def _reaped(agent: int) -> int | None:
-    """Wait status of the agent once it has ended. Orphans that were given to us go too."""
-    found = None
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return found
-        if pid == 0:
-            return found
-        if pid == agent:
-            found = status

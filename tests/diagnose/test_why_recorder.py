@@ -14,7 +14,7 @@ import pytest
 from support.made_logs import leave, node_ended
 from support.made_runs import MadeRun
 from support.ptx import Ptx
-from support.why_cases import Case
+from support.why_case import Case
 from support.why_provoked import submit
 
 from orchestrator.agent.devices import rank_environment

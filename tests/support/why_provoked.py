@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 from support.ptx import Ptx
-from support.why_cases import ANY, Case, listener
+from support.why_case import ANY, Case, listener
 from support.why_healthy import HEAD, QUIET_END, Healthy
 from support.why_slurm_cases import SlurmCase
 

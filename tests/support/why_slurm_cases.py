@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from support.ptx import Ptx, eventually
-from support.why_cases import SUM, Case, gloo
+from support.why_case import SUM, Case, gloo
 
 WAITED_FOR = 180
 QUIET = "import time\nprint('step 1', flush=True)\ntime.sleep(600)\n"
