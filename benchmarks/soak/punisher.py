@@ -76,8 +76,10 @@ class Punisher:
         return f"{kind} of node {node}" if hit else f"{kind} of node {node}: nobody there"
 
     def _node(self, node: int) -> bool:
+        if not disturb.kill_node(self.cluster, self.run, node):
+            return False  # nor put off the repair of those for which the run waits
         self.repair_at = time.monotonic() + REPAIR
-        return disturb.kill_node(self.cluster, self.run, node) > 0
+        return True
 
     def _slurmd(self, node: int) -> bool:
         """The daemon alone: the ranks live on, and know nothing of it."""
