@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,12 @@ class Ended:
     code: int
     out: str
     err: str
+
+
+def all_well(ranks: Sequence[Ended]) -> None:
+    """Shows all that failed: who lost a connection says nothing of who closed it."""
+    ends = [f"rank {n} ended with {one.code}: {one.err}" for n, one in enumerate(ranks) if one.code]
+    assert not ends, "\n".join(ends)
 
 
 def start(

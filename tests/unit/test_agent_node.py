@@ -238,8 +238,9 @@ def test_a_plan_that_cannot_be_read_is_one_sentence(make: Make, text: str) -> No
 
 def test_a_shim_that_still_writes_when_the_launcher_ends_is_waited_for(make: Make) -> None:
     launch = LAUNCHING + (
-        f"RANK=0 LOCAL_RANK=0 WORLD_SIZE=1 {SHIM} sh -c 'trap \"\" TERM; sleep 1; exit 4' &\n"
-        'until [ -e "$PTX_NODE_DIR/rank-00000.log" ]; do sleep 0.05; done; exit 0\n'
+        f"RANK=0 LOCAL_RANK=0 WORLD_SIZE=1 {SHIM} sh -c 'trap \"\" TERM; echo; sleep 1; exit 4' &\n"
+        # Something is in its log once SIGTERM cannot end it any more.
+        'until [ -s "$PTX_NODE_DIR/rank-00000.log" ]; do sleep 0.05; done; exit 0\n'
     )
     run = make("", launch, ranks=1).start()
     assert run.wait() == 1
