@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import sys
 
 from orchestrator.cli.output import coloured, next_commands, note
 from orchestrator.errors import NotFound
-from orchestrator.logs.composed import merge_composed
 from orchestrator.logs.dedupe import Dedupe
 from orchestrator.logs.first_error import first_error
 from orchestrator.logs.merge import merge
 from orchestrator.logs.output import Output
-from orchestrator.logs.parallel import WORTH, write_everything
 from orchestrator.logs.reader import LogReader
 from orchestrator.logs.select import RankLog, select
 from orchestrator.logs.skew import Skews
-from orchestrator.logs.source import FileSource
 from orchestrator.logs.text import JsonLines, TextLines
 from orchestrator.logs.vanished import sentence, vanished
 from orchestrator.logs.wanted import Wanted
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.state import State
 
+_LARGE = 8 * 1024 * 1024
+"""Bytes of logs below which all is shown before numpy would be there."""
 _NOTHING_PRINTED = "nothing was printed"
 _NOTHING_WANTED = "no line matches"
 
@@ -49,9 +50,9 @@ def _show(
     ]
     lines = lines_for(wanted, logs, as_json=as_json)
     if wanted.is_everything and not first and isinstance(lines, TextLines):
-        output = _output()
-        if output is not None:
-            return _show_everything(readers, lines, output)
+        is_large = sum(reader.size() for reader in readers) > _LARGE
+        if is_large and _show_everything(readers, lines):
+            return 0
     batches = wanted.history(merge(readers))
     nothing = True
     if wanted.dedupe:
@@ -77,18 +78,17 @@ def _failed(layout: RunLayout) -> bool:
     return state.ended and state not in (State.COMPLETED, State.CANCELLED)
 
 
-def _show_everything(readers: list[LogReader], lines: TextLines, output: Output) -> int:
+def _show_everything(readers: list[LogReader], lines: TextLines) -> bool:
+    """Whether it was done: not without numpy, which who trains has."""
+    output = _output()
+    if output is None or importlib.util.find_spec("numpy") is None:
+        return False
+    # numpy's OpenBLAS starts a thread for each processor, which login nodes may not allow.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from orchestrator.logs.everything import write_everything
+
     sys.stdout.flush()
-    is_large = sum(reader.size() for reader in readers) > WORTH
-    if is_large and write_everything(readers, lines, output):
-        return 0
-    nothing = True
-    for data in merge_composed([FileSource(reader, lines, output) for reader in readers]):
-        output.write(data)
-        nothing = False
-    if nothing:
-        note(_NOTHING_PRINTED)
-    return 0
+    return write_everything(readers, lines, output)
 
 
 def _output() -> Output | None:

@@ -19,12 +19,12 @@ class Output(NamedTuple):
     def encode(self, text: str) -> bytes:
         return text.encode(self.encoding, self.errors)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """All of it. Raises OSError."""
         write_all(self.descriptor, data)
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
     """Raises OSError."""
     view = memoryview(data)
     while view:

@@ -29,9 +29,7 @@ from orchestrator.logs.reader import LogReader
 from orchestrator.logs.source import FileSource
 from orchestrator.logs.text import TextLines
 
-WORTH = 64 * 1024 * 1024
-"""Bytes of logs below which one process has it done as soon."""
-SLICE = 16 * 1024 * 1024
+SLICE = 32 * 1024 * 1024
 """Bytes of all logs in a slice, about."""
 _KEPT = 32 * 1024 * 1024
 """Bytes that a process keeps at most until it is its turn."""
@@ -43,7 +41,7 @@ _FRAME = struct.Struct("<I")
 _WRITTEN = "written"
 
 
-def write_everything(
+def write_slices(
     readers: Sequence[LogReader],
     lines: TextLines,
     output: Output,
@@ -159,7 +157,7 @@ class _Worker(NamedTuple):
         size, is_next = 0, at == 0
         for data in merge_composed(sources):
             if not is_next:
-                kept.append(data)
+                kept.append(bytes(data))
                 size += len(data)
                 if size < _KEPT and not self.ring.ready():
                     continue
@@ -191,7 +189,7 @@ class _Worker(NamedTuple):
             for reader, state in zip(self.readers, starts, strict=True)
         ]
 
-    def _put(self, *pieces: bytes) -> None:
+    def _put(self, *pieces: bytes | memoryview) -> None:
         if os.getppid() != self.parent:
             raise EOFError  # nobody else would end it
         for data in pieces:

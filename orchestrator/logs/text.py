@@ -54,15 +54,14 @@ class TextLines:
             ]
         )
 
+    @property
+    def is_coloured(self) -> bool:
+        return self._colour
+
     def prefix(self, mark: str, source: int) -> str:
         """What stands before the text of a line of that stream, a space included."""
         self._extend()
         return self._prefixes[mark][source]
-
-    def render_text(self, mark: str, source: int, text: str) -> str:
-        """One line without its newline."""
-        clean = coloured if self._colour else plain
-        return self._prefixes[mark][source] + clean(text)
 
     def render_folded(self, folded: Sequence[Folded]) -> str:
         """Lines that several ranks printed as `[0-62 \u00d763 ranks] text`."""

@@ -300,3 +300,26 @@ def test_a_log_that_may_not_be_read_is_an_error_and_no_traceback(run: FakeRun) -
     assert done.returncode == 2
     assert str(path) in done.stderr and "Traceback" not in done.stderr
     assert os.path.isdir(path)
+
+
+def test_large_logs_are_shown_the_same_without_numpy(tmp_path: Path) -> None:
+    """Who only submits may have none. The text with an accent keeps one block from the fast way."""
+    run = FakeRun.create(tmp_path)
+    run.start()
+    for rank in range(2):
+        texts = [f"step {i} {'#' * (i % 80)}" for i in range(60_000)]
+        run.log(rank, "loss \u00e9", *texts, at=rank / 1e7, mark="oe"[rank])
+    run.end(0, 0)
+    ways = [
+        f"import sys; sys.modules['numpy'] = {hidden}; "
+        "from orchestrator.cli.main import main; main()"
+        for hidden in ("None", "__import__('numpy')")
+    ]
+    shown = []
+    for way in ways:
+        argv = [sys.executable, "-c", way, "logs", str(run.layout.root)]
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, check=False, timeout=PATIENCE)
+        assert (done.returncode, done.stderr) == (0, b"")
+        shown.append(done.stdout)
+    assert shown[0] == shown[1]
+    assert len(shown[0].splitlines()) == 120_002

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -15,19 +16,20 @@ from support.children import children
 
 from orchestrator.errors import UserError
 from orchestrator.logs import composed
+from orchestrator.logs.columns import columns_of, key_of
 from orchestrator.logs.composed import merge_composed
 from orchestrator.logs.cuts import cuts
+from orchestrator.logs.everything import write_everything
 from orchestrator.logs.line import stamp_of
 from orchestrator.logs.merge import merge
 from orchestrator.logs.output import Output
-from orchestrator.logs.parallel import write_everything
+from orchestrator.logs.parallel import write_slices
 from orchestrator.logs.position import State
 from orchestrator.logs.reader import LogReader
 from orchestrator.logs.select import RankLog
 from orchestrator.logs.skew import Shift
-from orchestrator.logs.source import FileSource
+from orchestrator.logs.source import FileSource, can_label
 from orchestrator.logs.text import TextLines
-from orchestrator.logs.times import are_keys, key_of, numbers
 
 START = 1_795_000_000
 
@@ -78,7 +80,7 @@ def readers(logs: list[RankLog], shift: Shift | None = None) -> list[LogReader]:
 def fast(logs: list[RankLog]) -> list[str]:
     lines = TextLines(logs, colour=False)
     found = merge_composed([FileSource(one, lines, Output(1)) for one in readers(logs)], budget=1)
-    return b"".join(found).decode().splitlines(True)
+    return b"".join(map(bytes, found)).decode().splitlines(True)
 
 
 def sliced(
@@ -88,7 +90,7 @@ def sliced(
     with tempfile.TemporaryFile() as file:
         output = Output(file.fileno(), "utf-8", "strict")
         lines = TextLines(logs, colour=False)
-        done = write_everything(readers(logs, shift), lines, output, count=count, size=size)
+        done = write_slices(readers(logs, shift), lines, output, count=count, size=size)
         assert done
         file.seek(0)
         return file.read().decode().splitlines(True)
@@ -96,7 +98,7 @@ def sliced(
 
 @contextmanager
 def parts_of(size: int) -> Iterator[None]:
-    """Logs are read in parts of so many bytes, eight of which are one block."""
+    """Logs are read in parts of so many bytes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(composed, "_SMALLEST", size)
         patch.setattr(composed, "_LARGEST", size)
@@ -136,20 +138,52 @@ def test_slices_of_time_are_the_same_lines_in_the_same_order(
             assert sliced(logs, size, count) == careful(logs)
 
 
-@given(st.lists(st.integers(0, 59_999_999), min_size=1))
-def test_numbers_of_times_compare_as_the_times_do(micros: list[int]) -> None:
-    keys = [key_of(f"2026-11-21T00:47:{x // 10**6:02d}.{x % 10**6:06d}Z") for x in micros]
-    assert are_keys(keys) and not are_keys([*keys[:-1], keys[-1][1:]])
-    found = numbers(keys)
-    assert sorted(range(len(keys)), key=found.__getitem__) == sorted(
-        range(len(keys)), key=keys.__getitem__
-    )
+stamps = st.datetimes(datetime(1970, 1, 1), datetime(2097, 12, 31)).map(
+    lambda time: f"{time.isoformat(timespec='microseconds')}Z"
+)
 
 
-def contents_of(count: int, files: int, text: Callable[[int], str]) -> list[bytes]:
+@given(st.lists(stamps, min_size=2, max_size=6))
+def test_keys_of_times_compare_as_the_times_do(times: list[str]) -> None:
+    times += [f"{times[0][:-2]}{digit}Z" for digit in "059"]
+    assert sorted(times, key=key_of) == sorted(times)
+    assert len({key_of(time) for time in times}) == len(set(times))
+    found = columns_of("".join(f"{time} o x\n" for time in sorted(times)).encode())
+    assert found is not None and found.keys.tolist() == [key_of(time) for time in sorted(times)]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"2026-11-21T00:47:11.123456Z o torn",
+        b"2026-11-21T00:47:11.123456Z o\n",
+        b"2026-11-21T00:47:11.12345xZ o x\n",
+        b"2026-11-21 00:47:11.123456Z o x\n",
+        b"2026-11-21T00:47:11.123456Z O a piece\n",
+        b"2026-11-21T00:47:11.123456Z l x\n",
+        b"2026-11-21T00:47:11.123456Z o a\x1b[2J\n",
+        b"2026-11-21T00:47:11.123456Z o \xff\n",
+        b"2026-11-21T00:47:11.123456Z o \x7f\n",
+        b"2026-11-21T00:47:11.123456Z o x\n\n",
+        b"2026-11-21T00:47:11.123456Z o x\n\n\t\n",
+        b"2026-11-21T00:47:11.123456Z o x\n2026-11-21T00:47:11.123455Z o x\n",
+        b"0000-00-00T00:00:00.000000Z o x\n",
+        b"9999-99-99T99:99:99.999999Z o x\n",
+        b"",
+    ],
+)
+def test_a_block_with_a_line_that_is_not_shown_as_it_stands_has_no_columns(data: bytes) -> None:
+    good = b"2026-11-21T00:47:10.000000Z o x\ty\n"
+    assert columns_of(good) is not None
+    assert columns_of(good + data if data else data) is None
+
+
+def contents_of(
+    count: int, files: int, text: Callable[[int], str], seconds: float = 0.01
+) -> list[bytes]:
     return [
         "".join(
-            f"{stamp_of(START + i / 100)} {'oe'[i % 3 == 0]} {i} {text(i)}\n"
+            f"{stamp_of(START + i * seconds)} {'oe'[i % 3 == 0]} {i} {text(i)}\n"
             for i in range(rank, count, files)
         ).encode()
         for rank in range(files)
@@ -157,14 +191,53 @@ def contents_of(count: int, files: int, text: Callable[[int], str]) -> list[byte
 
 
 @pytest.mark.parametrize("way", [fast, sliced])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (lambda i: "y" * (i % 90), 0.01),
+        (lambda i: "y" * (i % 90), 7777),  # days, and years
+        (lambda i: "y" * (9000 if i % 500 == 0 else i % 90), 0.01),  # longer than a row can be
+        (lambda i: "y" * (900 if i % 500 == 0 else 1), 0.01),  # rows would be sparse
+        (lambda i: "\u00e9" if i % 5000 == 0 else "y" * 40, 0.01),  # a block here and there
+    ],
+    ids=["even", "days", "long", "sparse", "accents"],
+)
 def test_many_blocks_come_in_time_order(
-    tmp_path: Path, way: Callable[[list[RankLog]], list[str]]
+    tmp_path: Path,
+    way: Callable[[list[RankLog]], list[str]],
+    text: Callable[[int], str],
+    seconds: float,
 ) -> None:
     """Lines whose times are all different have one right order; the numbers are it."""
-    logs = logs_in(tmp_path, contents_of(24_000, 7, lambda i: "y" * (i % 90)))
+    logs = logs_in(tmp_path, contents_of(24_000, 7, text, seconds))
     found = way(logs)
     assert [int(x.partition("] ")[2].split()[0]) for x in found] == list(range(24_000))
     assert found == careful(logs)
+
+
+def test_times_that_can_only_be_wrong_lose_no_line(tmp_path: Path) -> None:
+    years = ["0001", "1969", "1970", "2026", "2097", "2098", "9999"]
+    data = [
+        "".join(f"{year}-99-99T99:99:99.99999{rank}Z o {year}\n" for year in chosen).encode()
+        for rank, chosen in enumerate([years, years[::-1], years[3:] + years[:3]])
+    ]
+    logs = logs_in(tmp_path, data)
+    shown = fast(logs)
+    assert sorted(shown) == sorted(careful(logs))
+    for rank, lines in enumerate(data):
+        mine = [line.split()[-1] for line in shown if line.startswith(f"[{rank} ")]
+        assert mine == [line.split()[-1].decode() for line in lines.splitlines()]
+
+
+def test_labels_that_are_coloured_or_long_are_not_written_over_times(tmp_path: Path) -> None:
+    logs = logs_in(tmp_path, [b"", b""])
+    assert can_label(TextLines(logs, colour=False), 2)
+    assert not can_label(TextLines(logs, colour=True), 2)
+    far = RankLog(10**12, 10**6, 10**6, logs[0].path)
+    assert not can_label(TextLines([*logs, far], colour=False), 3)
+    with Path("/dev/full").open("wb", buffering=0) as file:
+        output = Output(file.fileno())
+        assert not write_everything(readers(logs), TextLines(logs, colour=True), output)
 
 
 @pytest.mark.parametrize("open_for", [5, 3000])
@@ -198,7 +271,7 @@ def test_a_log_in_parts_is_not_sliced(tmp_path: Path) -> None:
     with tempfile.TemporaryFile() as file:
         output = Output(file.fileno(), "utf-8", "strict")
         lines = TextLines(logs, colour=False)
-        assert not write_everything(readers(logs), lines, output, count=2, size=10_000)
+        assert not write_slices(readers(logs), lines, output, count=2, size=10_000)
         assert file.tell() == 0
 
 
@@ -216,7 +289,7 @@ def test_what_a_process_cannot_read_is_an_error_of_the_command(tmp_path: Path) -
     made[1] = Gone(logs[1].path, 1)
     with tempfile.TemporaryFile() as file, pytest.raises(UserError, match="rank-00001"):
         output = Output(file.fileno(), "utf-8", "strict")
-        write_everything(made, TextLines(logs, colour=False), output, count=2, size=30_000)
+        write_slices(made, TextLines(logs, colour=False), output, count=2, size=30_000)
 
 
 def test_a_log_that_is_deleted_meanwhile_ends_there(tmp_path: Path) -> None:
@@ -228,7 +301,7 @@ def test_a_log_that_is_deleted_meanwhile_ends_there(tmp_path: Path) -> None:
         code = 1
         with suppress(BaseException):
             lines, output = TextLines(logs, colour=False), Output(writing)
-            code = not write_everything(readers(logs), lines, output, count=2, size=300_000)
+            code = not write_slices(readers(logs), lines, output, count=2, size=300_000)
         os._exit(code)
     os.close(writing)
     with os.fdopen(reading, encoding="utf-8") as file:
@@ -250,9 +323,7 @@ def test_a_full_disk_is_an_error_of_the_command(tmp_path: Path) -> None:
     with Path("/dev/full").open("wb", buffering=0) as file:
         output = Output(file.fileno(), "utf-8", "strict")
         with pytest.raises(OSError, match="No space left"):
-            write_everything(
-                readers(logs), TextLines(logs, colour=False), output, count=2, size=30_000
-            )
+            write_slices(readers(logs), TextLines(logs, colour=False), output, count=2, size=30_000)
 
 
 def test_a_reader_that_goes_away_ends_the_processes(tmp_path: Path) -> None:
@@ -262,8 +333,6 @@ def test_a_reader_that_goes_away_ends_the_processes(tmp_path: Path) -> None:
     os.close(reading)
     output = Output(writing, "utf-8", "strict")
     with pytest.raises(BrokenPipeError):
-        write_everything(
-            readers(logs), TextLines(logs, colour=False), output, count=2, size=500_000
-        )
+        write_slices(readers(logs), TextLines(logs, colour=False), output, count=2, size=500_000)
     os.close(writing)
     assert children() == before
