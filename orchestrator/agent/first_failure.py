@@ -21,6 +21,8 @@ _MISSED = 2.0
 
 
 class Failure(NamedTuple):
+    """What a node's agent reported of the first of its ranks that failed."""
+
     t: float
     """By its node's clock."""
     node: int

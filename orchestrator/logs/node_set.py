@@ -50,7 +50,8 @@ def host_of(node: Path) -> str:
 
 @lru_cache(maxsize=4096)
 def _first_said(node: Path) -> str:
-    """It never changes, and each rank of a node asks; what fails is not kept, and asked again."""
+    """The host that a node's first event names. It never changes, and each rank of a node asks;
+    what fails is not kept, and asked again."""
     events = node.parents[2] / "events" / f"a{node.parent.name}-{node.name}.jsonl"
     _, data = read_regular(events, _LINE)
     host = json.loads(data.partition(b"\n")[0]).get("host")

@@ -29,6 +29,8 @@ KILL_AGAIN_SECONDS = 1.0
 
 
 class LocalAgent:
+    """The agent process of one attempt on this machine: started, watched and ended here."""
+
     def __init__(
         self, layout: RunLayout, plan: Mapping[str, Any], attempt: int, devices: Sequence[str]
     ) -> None:

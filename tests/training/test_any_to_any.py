@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.training_ranks import plan_file, run
+from support.training_ranks import all_well, plan_file, run
 
 pytestmark = pytest.mark.slow
 
@@ -76,8 +76,7 @@ class Launches:
             folder.mkdir(parents=True)
             plan = plan_file(folder, world_size=world_size)
             args = (str(folder / "seen"), str(self.root), json.dumps(mine))
-            for rank in run(SCRIPT, *args, world_size=world_size, plan=plan):
-                assert rank.code == 0, rank.err
+            all_well(run(SCRIPT, *args, world_size=world_size, plan=plan))
             seen = [json.loads((folder / f"seen-{n}.json").read_text()) for n in range(world_size)]
             for job in seen[0]:
                 self.ranks[job] = [rank[job] for rank in seen]

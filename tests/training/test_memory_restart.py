@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.memory_ranks import STEPS, WANTED
-from support.training_ranks import Ended, end, plan_file, start
+from support.training_ranks import Ended, all_well, end, plan_file, start
 
 from orchestrator.spec.policies import Checkpoint
 
@@ -57,7 +57,7 @@ def unlimited(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 def test_without_a_shortage_nothing_starts_anew(unlimited: Trained) -> None:
-    assert [rank.code for rank in unlimited.ranks] == [0, 0]
+    all_well(unlimited.ranks)
     assert [micro_batch for _, micro_batch in unlimited.tried] == [8]
     assert unlimited.record is None
     assert len(unlimited.losses) == STEPS
@@ -67,7 +67,7 @@ def test_the_rank_with_the_store_runs_out_and_all_go_on_with_the_same_losses(
     tmp_path: Path, unlimited: Trained
 ) -> None:
     trained = _train(tmp_path, {"0": TIGHT}, micro_batch=8)
-    assert [rank.code for rank in trained.ranks] == [0, 0], trained.ranks
+    all_well(trained.ranks)
     pids, sizes = zip(*trained.tried, strict=True)
     assert len(set(pids)) == 1
     assert sizes == (8, 4, 2)
@@ -88,7 +88,7 @@ def test_what_was_saved_before_memory_ran_out_is_kept_and_the_micro_batch_stays(
     plan = plan_file(tmp_path, world_size=2, training=training, checkpoint=saving)
     args = (str(tmp_path / "losses.json"), json.dumps({"0": TIGHT}), "2")
     trained = _trained(tmp_path, end(start(SCRIPT, *args, world_size=2, plan=plan)))
-    assert [rank.code for rank in trained.ranks] == [0, 0], trained.ranks
+    all_well(trained.ranks)
     assert "memory ran out with micro batch 8" in trained.ranks[0].err
     assert "resumed after step 2 from " in trained.ranks[0].out
     assert trained.losses == pytest.approx(unlimited.losses, abs=1e-5)  # no step came twice
@@ -97,7 +97,7 @@ def test_what_was_saved_before_memory_ran_out_is_kept_and_the_micro_batch_stays(
     # The next attempt is not told, and begins with what has been found to fit.
     args = (str(tmp_path / "again.json"), "{}")
     again = end(start(SCRIPT, *args, world_size=2, plan=plan, PTX_ATTEMPT="1"))
-    assert [rank.code for rank in again] == [0, 0], again
+    all_well(again)
     assert [size for _, size in _trained(tmp_path, again).tried] == [8, fits]
     assert "resumed after step 3 from " in again[0].out
 
@@ -122,7 +122,7 @@ def test_the_finder_tries_real_steps_and_training_begins_untouched(
     tmp_path: Path, unlimited: Trained
 ) -> None:
     trained = _train(tmp_path, {"1": TIGHT}, micro_batch=8, find_micro_batch=True)
-    assert [rank.code for rank in trained.ranks] == [0, 0], trained.ranks
+    all_well(trained.ranks)
     assert trained.record is not None
     assert trained.record["searched"] is True
     assert list(trained.record["fits"]) == ["2"]

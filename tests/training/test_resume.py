@@ -15,7 +15,17 @@ import torch
 import torch.distributed as dist
 from support.kept_work import committed_by
 from support.resume_ranks import CONTEXT, TEXT
-from support.training_ranks import CHECKOUT, TINY, TRAIN_LM, Ended, end, plan_file, run, start
+from support.training_ranks import (
+    CHECKOUT,
+    TINY,
+    TRAIN_LM,
+    Ended,
+    all_well,
+    end,
+    plan_file,
+    run,
+    start,
+)
 
 from orchestrator.checkpoints.commit import begin, commit
 from orchestrator.checkpoints.manifest import Manifest
@@ -251,7 +261,7 @@ def attempt(
 def undisturbed(folder: Path, script: Path, args: tuple[str, ...], **plan: Any) -> list[Ended]:
     folder.mkdir()
     ended: list[Ended] = attempt(run, folder, script, args, **plan)
-    assert [rank.code for rank in ended] == [0, 0], ended
+    all_well(ended)
     return ended
 
 
@@ -274,7 +284,7 @@ def disturbed(
     assert [rank.code for rank in first] == [expected, expected], first
     committed = committed_folders(folder / "run" / "checkpoints")[-1].step
     second = attempt(run, folder, script, args, **plan)
-    assert [rank.code for rank in second] == [0, 0], second
+    all_well(second)
     assert f"resumed after step {committed} from " in second[0].out
     return committed
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from support import lm_ranks
 from support.language import built, saved
-from support.training_ranks import TINY, TRAIN_LM, Ended, plan_file, run
+from support.training_ranks import TINY, TRAIN_LM, Ended, all_well, plan_file, run
 
 from orchestrator.training.language.saved import load_saved
 from orchestrator.training.language.windows import Windows
@@ -74,7 +74,7 @@ def exported(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cases = json.dumps(CASES).replace("BASE", str(base))
     plan = plan_file(folder, world_size=2)
     ranks = run(Path(lm_ranks.__file__), str(folder), cases, world_size=2, plan=plan)
-    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err + ranks[1].err
+    all_well(ranks)
     return folder
 
 
