@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 
@@ -23,6 +22,8 @@ from orchestrator.runs.state import State
 
 _LARGE = 8 * 1024 * 1024
 """Bytes of logs below which all is shown before numpy would be there."""
+_NUMPY = 2
+"""The oldest version that will do."""
 _NOTHING_PRINTED = "nothing was printed"
 _NOTHING_WANTED = "no line matches"
 
@@ -49,10 +50,9 @@ def _show(
         for source, log in enumerate(logs)
     ]
     lines = lines_for(wanted, logs, as_json=as_json)
-    if wanted.is_everything and not first and isinstance(lines, TextLines):
-        is_large = sum(reader.size() for reader in readers) > _LARGE
-        if is_large and _show_everything(readers, lines):
-            return 0
+    is_plain = wanted.is_everything and not first
+    if is_plain and isinstance(lines, TextLines) and _show_everything(readers, lines):
+        return 0
     batches = wanted.history(merge(readers))
     nothing = True
     if wanted.dedupe:
@@ -78,17 +78,34 @@ def _failed(layout: RunLayout) -> bool:
     return state.ended and state not in (State.COMPLETED, State.CANCELLED)
 
 
+def _are_large(readers: list[LogReader]) -> bool:
+    """As all in parts are: they were made so since they grew large."""
+    sizes = sum(reader.size() for reader in readers)
+    return sizes > _LARGE or not all(reader.is_one_file for reader in readers)
+
+
 def _show_everything(readers: list[LogReader], lines: TextLines) -> bool:
     """Whether it was done: not without numpy, which who trains has."""
-    output = _output()
-    if output is None or importlib.util.find_spec("numpy") is None:
+    if lines.is_coloured or not _are_large(readers):
         return False
-    # numpy's OpenBLAS starts a thread for each processor, which login nodes may not allow.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    output = _output()
+    if output is None or not _has_numpy():
+        return False
     from orchestrator.logs.everything import write_everything
 
     sys.stdout.flush()
     return write_everything(readers, lines, output)
+
+
+def _has_numpy() -> bool:
+    # Its OpenBLAS starts a thread for each processor, which login nodes may not allow.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        import numpy.typing
+
+        return int(numpy.__version__.partition(".")[0]) >= _NUMPY
+    except Exception:  # one that is broken, or half deleted, raises anything
+        return False
 
 
 def _output() -> Output | None:

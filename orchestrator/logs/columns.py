@@ -31,6 +31,8 @@ _LATEST = np.uint64(2**64 - 2)
 """Later than any time of these years, and not the last number, so that one is after it."""
 _WHICH = np.uint64(0x0001020304050607)
 """Times 256 to the power of n, its first byte is n."""
+_USUAL = 16384
+"""Lines in a block at most, as a rule."""
 _NEWLINE, _TAB, _SPACE, _DELETE = 0x0A, 0x09, 0x20, 0x7F
 
 
@@ -40,13 +42,23 @@ class Columns(NamedTuple):
     data: Bytes
     """All of them as they are in the log, each with its newline."""
     keys: Keys
-    """[n], in order, each one that of its line's time, as key_of gives it."""
+    """[n], in order: of its line's time, as key_of gives it, or of a later one before it."""
     starts: Places
     """[n]"""
     ends: Places
     """[n], behind the newlines."""
     errors: npt.NDArray[np.bool_]
     """[n], whether it was printed to stderr."""
+
+    @property
+    def first(self) -> int:
+        """Key of the first line."""
+        return int(self.keys[0])
+
+    @property
+    def last(self) -> int:
+        """Key of the last line."""
+        return int(self.keys[-1])
 
     @property
     def last_stamp(self) -> str:
@@ -64,7 +76,7 @@ def columns_of(data: bytes) -> Columns | None:
     if found is None:
         return None
     keys = found.keys
-    is_right = keys[0] > 0 and keys[-1] < _LATEST and bool((keys[1:] >= keys[:-1]).all())
+    is_right = keys[0] > 1 and keys[-1] < _LATEST and bool((keys[1:] >= keys[:-1]).all())
     return found if is_right else None
 
 
@@ -80,7 +92,8 @@ def columns_of_clean(data: bytes, last: int) -> Columns:
 
 @lru_cache(maxsize=16)  # all logs begin a slice at one time
 def key_of(stamp: str) -> int:
-    """A number that compares as stamps do. Those before 1970 are one, as are those after 2097."""
+    """A number that compares as stamps do from 1970 to 2097. Those of other years, and those of
+    months and days that no calendar has, are one where they should be several."""
     digits = np.frombuffer(stamp.encode(), np.uint8) ^ _TEMPLATE[:STAMP]
     return int(_keys(digits.reshape(1, STAMP))[0])
 
@@ -113,9 +126,9 @@ def _columns(data: bytes, newlines: Places) -> Columns | None:
     if bool((newlines - starts < TEXT).any()):
         return None
     heads = np.ndarray((len(data) - TEXT + 1,), f"V{TEXT}", data, strides=(1,))[starts]
-    template, limit = _heads(count.bit_length())
-    digits = heads.view(np.uint8) ^ template[: count * TEXT]
-    if not bool((digits <= limit[: count * TEXT]).all()):
+    template, limit = _heads(count)
+    digits = heads.view(np.uint8) ^ template
+    if not bool((digits <= limit).all()):
         return None
     rows = digits.reshape(count, TEXT)
     marks = rows[:, MARK]
@@ -125,10 +138,17 @@ def _columns(data: bytes, newlines: Places) -> Columns | None:
     return Columns(np.frombuffer(data, np.uint8), _keys(rows), starts, ends, errors)
 
 
+def _heads(count: int) -> tuple[Bytes, Bytes]:
+    """_TEMPLATE and _LIMIT so many times: numpy is fast on long rows alone."""
+    if count > _USUAL:
+        return np.tile(_TEMPLATE, count), np.tile(_LIMIT, count)
+    template, limit = _usual_heads()
+    return template[: count * TEXT], limit[: count * TEXT]
+
+
 @cache
-def _heads(bits: int) -> tuple[Bytes, Bytes]:
-    """_TEMPLATE and _LIMIT as often as such a number says: numpy is fast on long rows alone."""
-    return np.tile(_TEMPLATE, 1 << bits), np.tile(_LIMIT, 1 << bits)
+def _usual_heads() -> tuple[Bytes, Bytes]:
+    return np.tile(_TEMPLATE, _USUAL), np.tile(_LIMIT, _USUAL)
 
 
 def _keys(rows: Bytes) -> Keys:
@@ -137,14 +157,9 @@ def _keys(rows: Bytes) -> Keys:
     for place, (tens, ones) in enumerate(_PAIRS, 2):
         np.left_shift(rows[:, tens], 4, out=packed[:, place])
         packed[:, place] |= rows[:, ones]
-    keys = packed.view(">u8").ravel().astype(np.uint64)
+    times = packed.view(">u8").ravel().astype(np.uint64)
     dates = rows[:, :_DATE]
-    if _are_alike(dates):
-        return _dated(keys, dates[0])
-    for date in np.unique(dates, axis=0):
-        own = (dates == date).all(axis=1)
-        keys[own] = _dated(keys[own], date)
-    return keys
+    return _dated(times, dates[:1] if _are_alike(dates) else dates)
 
 
 def _are_alike(dates: Bytes) -> bool:
@@ -152,14 +167,14 @@ def _are_alike(dates: Bytes) -> bool:
     return bool((years_and_months == years_and_months[0]).all() and (days == days[0]).all())
 
 
-def _dated(keys: Keys, date: Bytes) -> Keys:
-    """Of times of one day: before them seven bits of the year, four of the month, five of the day.
-
-    Any digits can stand there.
-    """
-    digits = "".join(map(str, date.tolist()))
-    year, month, day = int(digits[:4]), int(digits[5:7]), int(digits[8:])
-    if not _FIRST_YEAR <= year <= _LAST_YEAR:
-        return np.full_like(keys, 0 if year < _FIRST_YEAR else _LATEST)
-    code = (year - _FIRST_YEAR) << 9 | min(month, 15) << 5 | min(day, 31)
-    return keys | np.uint64(code << 48)
+def _dated(times: Keys, dates: Bytes) -> Keys:
+    """Before the times seven bits of the year, four of the month, five of the day. `dates`: as many
+    rows of digits, or one."""
+    digits = dates.astype(np.uint64).T
+    years = digits[0] * 1000 + digits[1] * 100 + digits[2] * 10 + digits[3]
+    # Any digits can stand there.
+    months = np.minimum(digits[5] * 10 + digits[6], 15)
+    days = np.minimum(digits[8] * 10 + digits[9], 31)
+    within = times | (years - _FIRST_YEAR) << 57 | months << 53 | days << 48
+    early, late = years < _FIRST_YEAR, years > _LAST_YEAR
+    return np.where(early, years.clip(0, 1), np.where(late, _LATEST, within))

@@ -16,8 +16,10 @@ from orchestrator.logs.columns import Columns
 from orchestrator.logs.labelled import Labelled, Taken
 
 BUDGET = 8 * 1024 * 1024
-"""Bytes of log text at hand, over all sources."""
+"""Bytes of log text at hand, over all sources, as a rule: there may be thousands."""
 _SMALLEST, _LARGEST = 8 * 1024, 512 * 1024
+_FEW, _ENOUGH = 16, 64 * 1024
+"""Where a block of less than so many bytes holds less than so many lines, the next is larger."""
 
 
 class Source(Protocol):
@@ -59,11 +61,11 @@ class _Run:
         self._next = 0
         """The first line of the first part that was not given out."""
         self._left = self._enough = 0
+        self._first = 0
+        """Key of that line."""
+        self.last = 0
+        """Key of the last line of the last part."""
         self.ended = False
-
-    @property
-    def last(self) -> int:
-        return int(self._parts[-1].keys[-1])
 
     @property
     def spent(self) -> bool:
@@ -79,22 +81,29 @@ class _Run:
             if part is None:
                 self.ended = True
                 return
+            if not self._left:
+                self._first = part.first
+            if len(part.keys) < _FEW:
+                self._size = min(2 * self._size, max(self._size, _ENOUGH))
             self._parts.append(part)
             self._left += len(part.keys)
             self._enough = len(part.keys) // 2
+            self.last = part.last
 
     def take(self, horizon: int | None, *, included: bool) -> Iterator[Taken]:
         """The lines up to the horizon; all where there is none."""
-        while self._parts:
+        # Of many logs most have no line for a round.
+        before = None if horizon is None else horizon + included
+        while self._left and (before is None or self._first < before):
             part, begin = self._parts[0], self._next
             end = len(part.keys)
-            if horizon is not None and part.keys[-1] >= horizon:
-                end = int(np.searchsorted(part.keys, np.uint64(horizon + included)))
-            if begin < end:
-                yield Taken(part, begin, end, *self._source.labels)
-                self._left -= end - begin
-                self._next = end
-            if end < len(part.keys):
-                return
-            self._parts.popleft()
-            self._next = 0
+            if before is not None and part.last >= before:
+                end = int(np.searchsorted(part.keys, np.uint64(before)))
+            yield Taken(part, begin, end, *self._source.labels)
+            self._left -= end - begin
+            self._next = end
+            if end == len(part.keys):
+                self._parts.popleft()
+                self._next = 0
+            if self._left:
+                self._first = int(self._parts[0].keys[self._next])

@@ -16,7 +16,7 @@ _WORTH = 64 * 1024 * 1024
 
 
 def write_everything(readers: Sequence[LogReader], lines: TextLines, output: Output) -> bool:
-    """Whether it was done: not where `lines` are coloured.
+    """Whether it was done: not where `lines` are coloured, or have long labels.
 
     To be used by a process with one thread. `readers` stand at the start. Raises UserError, and
     OSError where it cannot be written: BrokenPipeError where nobody reads on.

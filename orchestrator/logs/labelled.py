@@ -30,6 +30,16 @@ class Taken(NamedTuple):
     out: bytes
     err: bytes
 
+    @property
+    def first(self) -> int:
+        """Where the first line begins among the bytes of the log."""
+        return int(self.columns.starts[self.begin])
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return int(self.columns.ends[self.end - 1]) - self.first
+
 
 class Labelled:
     """Keeps its buffers, so that the kernel does not have to clear them each time."""
@@ -40,7 +50,7 @@ class Labelled:
     def merged(self, logs: Sequence[Taken]) -> memoryview:
         """All lines of all logs in the order of their times; those of one time in the order of
         logs, and those of one log in its own. Good until the next ones are merged."""
-        self._make_room(sum(int(log.columns.ends[log.end - 1]) for log in logs) + _WIDEST)
+        self._make_room(sum(log.size for log in logs) + _WIDEST)
         begins, ends, at = [], [], 0
         for log in logs:
             own_begins, own_ends, at = self._put(log, at)
@@ -52,14 +62,15 @@ class Labelled:
 
     def _make_room(self, size: int) -> None:
         if len(self._read) < size:
-            self._read, self._written = (np.zeros(size, np.uint8) for _ in range(2))
+            self._read = self._written = np.zeros(0, np.uint8)
+            room = size + size // 4  # rounds differ
+            self._read, self._written = np.zeros(room, np.uint8), np.zeros(room, np.uint8)
 
     def _put(self, log: Taken, at: int) -> tuple[Places, Places, int]:
         """Where its lines begin, with their labels, and end, and where the next log goes."""
         columns, chosen = log.columns, slice(log.begin, log.end)
-        first, last = int(columns.starts[log.begin]), int(columns.ends[log.end - 1])
-        behind = at + last - first
-        self._read[at:behind] = columns.data[first:last]
+        first, behind = log.first, at + log.size
+        self._read[at:behind] = columns.data[first : first + log.size]
         texts = columns.starts[chosen] + (at - first + TEXT)
         errors = columns.errors[chosen]
         if errors.any():

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+_ASCII = "".join(map(chr, range(0x20, 0x7F))) + "\t\n"
+"""Some encodings keep all of it but a backslash or a tilde."""
+
 
 class Output(NamedTuple):
     descriptor: int
@@ -14,7 +17,7 @@ class Output(NamedTuple):
     @property
     def keeps_ascii(self) -> bool:
         """Whether ASCII text is written as it is, as by UTF-8 and not by UTF-16."""
-        return self.encode("[0 a]\n") == b"[0 a]\n"
+        return self.encode(_ASCII) == _ASCII.encode()
 
     def encode(self, text: str) -> bytes:
         return text.encode(self.encoding, self.errors)

@@ -16,6 +16,7 @@ import os
 import select
 import signal
 import struct
+import traceback
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
@@ -218,6 +219,8 @@ def _serve(worker: _Worker, number: int, count: int, telling: int) -> NoReturn:
         outcome = error.errno or errno.EIO
     except (EOFError, KeyboardInterrupt):
         pass
+    except Exception:
+        traceback.print_exc()  # the parent says no more than that this process is gone
     finally:
         if outcome is not None:
             write_all(telling, json.dumps(outcome).encode() + b"\n")

@@ -6,7 +6,7 @@ from itertools import repeat
 from pathlib import Path
 
 from orchestrator.logs.chain import Chain
-from orchestrator.logs.line import BEGINNING, MARK, STAMP, TEXT, Entry, parse
+from orchestrator.logs.line import BEGINNING, MARK, STAMP, TEXT, Entry, are_stamps, parse
 from orchestrator.logs.pieces import LONGEST, Pieces
 from orchestrator.logs.position import START, Position, State
 from orchestrator.logs.skew import Shift
@@ -184,18 +184,14 @@ class LogReader:
                 return b""
             if size >= LONGEST:
                 return data
-            size *= 4
+            size = min(4 * size, LONGEST)  # cut at the same place, however it is read
 
     def _are_plain(self, lines: list[str], stamps: list[str]) -> bool:
-        """All lines stamped, whole and in order: what nearly every block is, told without a loop.
-
-        Sorted stamps between two that begin with a digit all begin with a digit.
-        """
+        """All lines stamped, whole and in order, as nearly all blocks are: told without a loop."""
         return (
             {line[STAMP - 1 : STAMP + 3] for line in lines} <= _PLAIN
             and stamps[0] >= self.stamp
-            and stamps[0][0].isdigit()
-            and stamps[-1][0].isdigit()
+            and are_stamps(stamps)
             and stamps == sorted(stamps)
         )
 

@@ -42,8 +42,8 @@ class FileSource:
             found = self._plain(data)
             if found is None:
                 found = self._careful(data, size)
-            if found is not None and len(found.keys):
-                self._last = int(found.keys[-1])
+            if found is not None:
+                self._last = found.last
                 return found
         return None
 
@@ -57,7 +57,7 @@ class FileSource:
                 return None
             data, is_last = data[:size], True
         found = columns_of(data)
-        if found is None or found.keys[0] < self._last:
+        if found is None or found.first < self._last:
             return None
         self._ended = is_last
         self.reader.passed(len(data), found.last_stamp)

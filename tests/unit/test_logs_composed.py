@@ -41,7 +41,20 @@ line = st.one_of(
             ["step 1", "", "Z o inside", "Z e ", "\x1b[2Jbar", "\rbar", "\x1f", "\u00e9", "a"]
         ),
     ),
-    st.sampled_from([b"", b"foreign", b"\xff\xfe", b"2026-11-21T00:47:11.123456Z x no", b"Z o "]),
+    st.sampled_from(
+        [
+            b"",
+            b"foreign",
+            b"\xff\xfe",
+            b"2026-11-21T00:47:11.123456Z x no",
+            b"Z o ",
+            # A reader that is in a hurry takes these for stamped.
+            b"2026-11-20T00:47:11.12345xZ e seems",
+            b"2026-11-20 00:47:11.123456Z o seems",
+            b"2\xc3\xa926-11-20T00:47:11.12345Z o seems",
+            b"2\xff26-11-20T00:47:11.123456Z o seems",
+        ]
+    ),
 )  # fmt: skip
 Lines = list[tuple[int, str, str] | bytes]
 
@@ -58,28 +71,34 @@ def log(lines: Lines, rank: int = 0, torn: bytes = b"") -> bytes:
     return data + torn
 
 
-def logs_in(folder: Path, contents: list[bytes]) -> list[RankLog]:
+def logs_in(folder: Path, contents: list[bytes], *, parts: int = 1) -> list[RankLog]:
     found = []
     for rank, data in enumerate(contents):
         path = folder / f"rank-{rank:05d}.log"
-        path.write_bytes(data)
+        lines = data.splitlines(True)
+        size = -(-len(lines) // parts)
+        path.write_bytes(b"".join(lines[:size]))
+        for part in range(1, parts):
+            more = path.with_name(f"rank-{rank:05d}.{part:04d}.log")
+            more.write_bytes(b"".join(lines[part * size : (part + 1) * size]))
         found.append(RankLog(0, rank // 2, rank, path))
     return found
 
 
-def careful(logs: list[RankLog]) -> list[str]:
+def careful(logs: list[RankLog], shift: Shift | None = None) -> list[str]:
     lines = TextLines(logs, colour=False)
-    readers = [LogReader(log.path, i) for i, log in enumerate(logs)]
-    return "".join(lines.render(batch) for batch in merge(readers, budget=1)).splitlines(True)
+    found = merge(readers(logs, shift), budget=1)
+    return "".join(lines.render(batch) for batch in found).splitlines(True)
 
 
 def readers(logs: list[RankLog], shift: Shift | None = None) -> list[LogReader]:
     return [LogReader(log.path, i, shift=shift) for i, log in enumerate(logs)]
 
 
-def fast(logs: list[RankLog]) -> list[str]:
+def fast(logs: list[RankLog], shift: Shift | None = None) -> list[str]:
     lines = TextLines(logs, colour=False)
-    found = merge_composed([FileSource(one, lines, Output(1)) for one in readers(logs)], budget=1)
+    sources = [FileSource(one, lines, Output(1)) for one in readers(logs, shift)]
+    found = merge_composed(sources, budget=1)
     return b"".join(map(bytes, found)).decode().splitlines(True)
 
 
@@ -112,14 +131,18 @@ files = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(files, part_sizes)
+@given(files, part_sizes, st.sampled_from([1, 1, 3]), st.sampled_from([None, Shift(75.25)]))
 def test_the_same_lines_in_the_same_order(
-    tmp_path_factory: pytest.TempPathFactory, files: list[tuple[Lines, bytes]], part: int
+    tmp_path_factory: pytest.TempPathFactory,
+    files: list[tuple[Lines, bytes]],
+    part: int,
+    parts: int,
+    shift: Shift | None,
 ) -> None:
     contents = [log(lines, rank, torn) for rank, (lines, torn) in enumerate(files)]
-    logs = logs_in(tmp_path_factory.mktemp("composed"), contents)
+    logs = logs_in(tmp_path_factory.mktemp("composed"), contents, parts=parts)
     with parts_of(part):
-        assert fast(logs) == careful(logs)
+        assert fast(logs, shift) == careful(logs, shift)
 
 
 @settings(max_examples=100, deadline=None)
@@ -215,6 +238,15 @@ def test_many_blocks_come_in_time_order(
     assert found == careful(logs)
 
 
+@pytest.mark.parametrize("way", [fast, sliced])
+def test_lines_of_megabytes_are_cut_where_they_always_are(
+    tmp_path: Path, way: Callable[[list[RankLog]], list[str]]
+) -> None:
+    contents = contents_of(400, 4, lambda i: "y" * (5_000_000 if i == 200 else 2000))
+    logs = logs_in(tmp_path, contents)
+    assert way(logs) == careful(logs)
+
+
 def test_times_that_can_only_be_wrong_lose_no_line(tmp_path: Path) -> None:
     years = ["0001", "1969", "1970", "2026", "2097", "2098", "9999"]
     data = [
@@ -260,9 +292,7 @@ def test_a_line_that_is_open_where_slices_meet_stays_one(tmp_path: Path, open_fo
 def test_slices_of_a_clock_that_was_wrong(tmp_path: Path) -> None:
     logs = logs_in(tmp_path, contents_of(6_000, 3, str))
     shift = Shift(75.25)
-    lines = TextLines(logs, colour=False)
-    expected = "".join(map(lines.render, merge(readers(logs, shift)))).splitlines(True)
-    assert sliced(logs, 60_000, shift=shift) == expected
+    assert sliced(logs, 60_000, shift=shift) == careful(logs, shift)
 
 
 def test_a_log_in_parts_is_not_sliced(tmp_path: Path) -> None:
@@ -290,6 +320,29 @@ def test_what_a_process_cannot_read_is_an_error_of_the_command(tmp_path: Path) -
     with tempfile.TemporaryFile() as file, pytest.raises(UserError, match="rank-00001"):
         output = Output(file.fileno(), "utf-8", "strict")
         write_slices(made, TextLines(logs, colour=False), output, count=2, size=30_000)
+
+
+def test_an_error_of_ours_in_a_process_is_a_traceback(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logs = logs_in(tmp_path, contents_of(6_000, 3, str))
+    made = readers(logs)
+
+    class Wrong(LogReader):
+        def standing(self, state: State) -> LogReader:
+            raise ValueError("of ours")
+
+    made[1] = Wrong(logs[1].path, 1)
+    with tempfile.TemporaryFile() as file, pytest.raises(ChildProcessError, match="vanished"):
+        output = Output(file.fileno())
+        write_slices(made, TextLines(logs, colour=False), output, count=2, size=30_000)
+    assert "ValueError: of ours" in capfd.readouterr().err
+
+
+def test_an_encoding_with_other_bytes_for_ascii_is_told() -> None:
+    assert Output(1).keeps_ascii and Output(1, "latin-1").keeps_ascii
+    for encoding in ("utf-16", "utf-7", "shift_jisx0213", "cp037"):
+        assert not Output(1, encoding, "backslashreplace").keeps_ascii
 
 
 def test_a_log_that_is_deleted_meanwhile_ends_there(tmp_path: Path) -> None:
