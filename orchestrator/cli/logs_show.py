@@ -78,15 +78,9 @@ def _failed(layout: RunLayout) -> bool:
     return state.ended and state not in (State.COMPLETED, State.CANCELLED)
 
 
-def _are_large(readers: list[LogReader]) -> bool:
-    """As all in parts are: they were made so since they grew large."""
-    sizes = sum(reader.size() for reader in readers)
-    return sizes > _LARGE or not all(reader.is_one_file for reader in readers)
-
-
 def _show_everything(readers: list[LogReader], lines: TextLines) -> bool:
     """Whether it was done: not without numpy, which who trains has."""
-    if lines.is_coloured or not _are_large(readers):
+    if lines.is_coloured or sum(reader.stored_size for reader in readers) < _LARGE:
         return False
     output = _output()
     if output is None or not _has_numpy():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.logs.discovery import PartName, number_of, parts
@@ -30,6 +31,16 @@ class Chain:
         """Whether all of the log is in its first part, and that is not compressed."""
         name = PartName.of(self.first.name)
         return name is not None and parts(self.first.parent, name.rank) == (self.first,)
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes that all its parts take on the disk, packed or not. Raises UserError for a folder
+        that cannot be read."""
+        name, total = PartName.of(self.first.name), 0
+        for path in parts(self.first.parent, name.rank) if name else ():
+            with suppress(OSError):  # gone meanwhile
+                total += path.stat().st_size
+        return total
 
     def announce(self, part: int) -> None:
         """There is such a part."""

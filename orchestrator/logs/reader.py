@@ -53,6 +53,11 @@ class LogReader:
         return self._chain.is_one_file
 
     @property
+    def stored_size(self) -> int:
+        """Bytes that all its parts take on the disk. Raises UserError."""
+        return self._chain.stored_size
+
+    @property
     def is_gone(self) -> bool:
         """Whether the part that is read was not there at the last look."""
         return self._chain.file.is_gone

@@ -302,6 +302,18 @@ def test_a_log_that_may_not_be_read_is_an_error_and_no_traceback(run: FakeRun) -
     assert os.path.isdir(path)
 
 
+@pytest.mark.parametrize("second", ["rank-00000.0001.log", "rank-00000.log.gz"])
+def test_a_log_in_parts_in_which_nothing_is_says_so(tmp_path: Path, second: str) -> None:
+    run = FakeRun.create(tmp_path)
+    run.start()
+    run.log(0)
+    run.layout.rank_log(0, 0, 0).with_name(second).write_bytes(b"")
+    run.end(0, 0)
+    done = run_ptx("logs", run.layout.root)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "nothing was printed" in done.stderr
+
+
 NUMPY = "__import__('numpy')"
 OLD_NUMPY = "types.SimpleNamespace(__version__='1.26.4', typing=types)"
 
