@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ class BundleFile:
 
     @property
     def sha256(self) -> str:
+        import hashlib  # OpenSSL: others than `ptx submit` import this file
+
         return hashlib.sha256(self.data).hexdigest()
 
 

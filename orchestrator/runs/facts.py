@@ -15,6 +15,7 @@ from orchestrator.runs.submissions import current
 from orchestrator.schedulers.base import JobInfo, JobState
 
 _NAMES_A_JOB = frozenset({"submitted", "job_started"})
+_JOB_STATES = {state.value: state for state in JobState}
 _OF_AN_ATTEMPT = frozenset({"job_started", "node_started", "node_ended"})
 
 
@@ -58,7 +59,7 @@ def gather(events: Sequence[Event]) -> Facts:
     attempt = max(begun, default=None)
     started = None if attempt is None else begun[attempt]
     whole = history(everything)
-    own = whole if len(events) == len(everything) else history(events)
+    own = whole if events is everything else history(events)
     base = _base(_nodes(of_nodes, attempt), _job_id(of_jobs), last, attempt, started, whole)
     noted = last.get("job_ended")
     if noted is not None and (
@@ -106,9 +107,12 @@ def _job_id(events: Sequence[Event]) -> str | None:
     A job that has started went before what no job_started names yet, whatever the clock of the
     client says; and one may have started whose `submitted` nobody lived to write.
     """
+    named = {event.text("job_id") for event in events}
+    if len(named) < 2:  # as of nearly all of ten thousand runs
+        return max(named, default=None) or None
     begun = [event for event in events if event.type == "job_started"]
     if not begun:
-        return (events[-1].text("job_id") or None) if events else None
+        return events[-1].text("job_id") or None
     newest = max(begun, key=lambda event: event.integer("attempt"))
     known = {event.text("job_id") for event in begun}
     later = [event.text("job_id") for event in events if event.t > newest.t]
@@ -140,9 +144,10 @@ def _base(
 
 
 def _job_info(noted: Event | None, job_id: str) -> JobInfo | None:
-    if noted is None or noted.text("state") not in set(JobState):
+    state = None if noted is None else _JOB_STATES.get(noted.text("state"))
+    if noted is None or state is None:
         return None
-    return JobInfo(job_id, JobState(noted.text("state")), noted.text("reason"))
+    return JobInfo(job_id, state, noted.text("reason"))
 
 
 def _nodes(events: Iterable[tuple[int, Event]], attempt: int | None) -> tuple[NodeState, ...]:

@@ -69,13 +69,14 @@ def standing(events: Sequence[Event]) -> Submission | None:
     return found[0] if found else None
 
 
-def current(events: Sequence[Event]) -> list[Event]:
-    """The events that say how the run stands, in the order given."""
+def current(events: Sequence[Event]) -> Sequence[Event]:
+    """The events that say how the run stands, in the order given; `events` themselves where those
+    are all."""
     if not _resumed(events):
-        return list(events)
+        return events
     one = standing(events)
     if one is None:
-        return list(events)
+        return events
     later = {other.number for other in submissions(events) if other.number > one.number}
     return [
         event

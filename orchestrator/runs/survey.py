@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
@@ -17,7 +17,7 @@ from orchestrator.runs.index import Entry, Index
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.registry import folders
 from orchestrator.runs.row import RunRow
-from orchestrator.runs.run_reader import Asked, RunReader, from_plain
+from orchestrator.runs.run_reader import Asked, RunReader, Told, from_plain
 from orchestrator.runs.team import Team
 from orchestrator.runs.words import printable
 from orchestrator.schedulers.base import JobInfo, JobState
@@ -30,6 +30,9 @@ _SHARE = 4000
 work of a few times what it takes to make the process."""
 _READ = 20
 """As many of them are looked at while one run is read."""
+_MUCH = 1000
+"""Runs to be read, from which on others read them for longer than anything takes that is to be done
+meanwhile."""
 _WORKERS = 8
 """At most: what they wait for is one file system."""
 _AGE = attrgetter("created", "run_id")
@@ -48,20 +51,23 @@ class Survey:
     """To be saved once the rows have been shown."""
 
 
-def survey(root: Path | None = None) -> Survey:
+def survey(root: Path | None = None, meanwhile: Callable[[], object] | None = None) -> Survey:
     """All runs in `root`; without one, those that this user has submitted and those in the current
-    folder for runs."""
+    folder for runs. Where other processes read many of them, `meanwhile` is called before this
+    one joins them."""
     with _no_collection():
-        return _survey(root)
+        return _survey(root, meanwhile)
 
 
-def _survey(root: Path | None) -> Survey:
+def _survey(root: Path | None, meanwhile: Callable[[], object] | None) -> Survey:
     index = Index.of(root)
     paths = folders(root, index)
     reader = RunReader(paths, index)
     troubles: list[str] = []
-    with Team(_workers(paths, index), reader) as team:
-        found, fresh = _look(paths, index, reader, team, troubles)
+    unread = sum([index.get(path) is None for path in paths])
+    with Team(_workers(len(paths), unread), reader) as team:
+        told = team.share(reader.look, len(paths), meanwhile if unread >= _MUCH else None)
+        found, fresh = _found(paths, told, index, troubles)
         fresh += _ask(found, paths, reader, team, troubles)
     entries = {path: entry for path, (_, entry) in found.items() if entry is not None}
     index.keep(entries, fresh)
@@ -83,25 +89,26 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _workers(paths: Sequence[str], index: Index) -> int:
-    looks = len(paths) + _READ * sum([index.get(path) is None for path in paths])
+def _workers(runs: int, unread: int) -> int:
+    """How many processes are worth while, this one among them."""
+    looks = runs + _READ * unread
     return min(_WORKERS, len(os.sched_getaffinity(0)), looks // _SHARE + 1)
 
 
-def _look(
-    paths: Sequence[str], index: Index, reader: RunReader, team: Team, troubles: list[str]
+def _found(
+    paths: Sequence[str], told_of: Sequence[Told], index: Index, troubles: list[str]
 ) -> tuple[Found, int]:
     """The runs, and how many of them the index did not have."""
     found: Found = {}
     unreadable: list[str] = []
     fresh = 0
-    for path, told in zip(paths, team.share(reader.look, len(paths)), strict=True):
+    for path, told in zip(paths, told_of, strict=True):
         entry = index.get(path)
         if told is True and entry is not None:
             found[path] = entry.row, entry
             continue
         fresh += 1
-        if told:
+        if isinstance(told, tuple):
             found[path] = from_plain(told)
         elif told is None:
             unreadable.append(path)

@@ -22,7 +22,7 @@ _FORMAT = 2
 """Of marshal: the last that does not look for what it has written before, at half the time."""
 _NUMBER = 4
 """Bytes of a number in the queue."""
-_PIECE, _PIECES = 64, 1000
+_PIECE, _PIECES = 32, 1000
 """Things taken at a time at the least, and times at the most: the smallest pipe has room for so
 many numbers."""
 Work = Callable[[int, int], list[Any]]
@@ -76,9 +76,12 @@ class Team:
         for end in self._queue:
             os.close(end)
 
-    def share(self, work: Work, count: int) -> list[Any]:
+    def share(
+        self, work: Work, count: int, meanwhile: Callable[[], object] | None = None
+    ) -> list[Any]:
         """What `work` tells of each of `count` things, in order, each taken by whoever is free.
-        Once in a team's life. Raises what `work` raises."""
+        Once in a team's life. `meanwhile` is done by this process before it takes any, where there
+        are copies that take them already. Raises what either raises."""
         size = max(_PIECE, count // _PIECES + 1)
         pieces = range(-(-count // size))
         fill = self._queue.pop()
@@ -86,6 +89,8 @@ class Team:
         os.close(fill)
         for copy in self._copies:
             _send(copy, (work.__name__, None, size, count))
+        if meanwhile is not None and self._copies:
+            meanwhile()
         done = _take_pieces(self._queue[0], work, size, count)
         owner = dict.fromkeys(done, 0)
         for number, copy in enumerate(self._copies, 1):

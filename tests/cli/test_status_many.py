@@ -211,12 +211,14 @@ def test_many_are_read_by_several_processes_and_told_alike(
     monkeypatch.setattr(survey_module, "_SHARE", 10)
     monkeypatch.setattr(team_module, "_PIECE", 3)
     monkeypatch.setattr(survey_module.os, "sched_getaffinity", lambda _: {0, 1, 2})
-    forked = forks(monkeypatch)
-    assert survey().rows == first.rows
+    monkeypatch.setattr(survey_module, "_MUCH", 40)
+    forked, meanwhile = forks(monkeypatch), []
+    assert survey(meanwhile=lambda: meanwhile.append(len(forked))).rows == first.rows
     first.index.save()
     shutil.rmtree(root / "r-000003")
-    assert survey().rows == [row for row in first.rows if row.run_id != "r-000003"]
-    assert len(forked) == 4
+    left = survey(meanwhile=lambda: meanwhile.append(-1)).rows  # over before that would be
+    assert left == [row for row in first.rows if row.run_id != "r-000003"]
+    assert len(forked) == 4 and meanwhile == [2]
 
 
 def forks(monkeypatch: pytest.MonkeyPatch) -> list[int]:

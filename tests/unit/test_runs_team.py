@@ -83,6 +83,28 @@ def test_any_number_of_things_is_done(count: int) -> None:
         assert team.again(member.had, []) == []
 
 
+def test_what_is_to_be_done_meanwhile_is_done_once_by_the_first_while_others_work(
+    tmp_path: Path,
+) -> None:
+    member, done = Member(tmp_path), []
+
+    def meanwhile() -> None:
+        until(lambda: len(list(tmp_path.iterdir())) == 2, "both copies at work")
+        done.append(os.getpid())
+
+    with Team(3, member) as team:
+        found = team.share(member.together, COUNT, meanwhile)
+    assert [number for number, _ in found] == list(range(COUNT))
+    assert done == [member.first]
+
+
+def test_where_nobody_else_works_nothing_is_done_meanwhile() -> None:
+    member, done = Member(), []
+    with Team(1, member) as team:
+        assert len(team.share(member.pids, COUNT, lambda: done.append(1))) == COUNT
+    assert not done
+
+
 def test_more_pieces_than_a_pipe_has_room_for_are_larger_ones() -> None:
     """Else the queue would never be filled."""
     member = Member()
