@@ -90,7 +90,7 @@ def _given_up(run: Observed, said: str) -> str:
 def _earlier(run: Observed, attempt: int) -> tuple[Observed, RunState]:
     """The run, of the size that it had, and the state as it was when an attempt had ended."""
     upto = [event for event in run.events if event.integer("attempt", -1) <= attempt]
-    run = replace(run, record=record_now(read_record(run.layout) or run.record, upto))
+    run = run._replace(record=record_now(read_record(run.layout) or run.record, upto))
     base = gather(upto).base._replace(attempt=attempt)
     ended = next((one for one in history(run.events) if one.number == attempt), None)
     if ended is None or ended.end_class is None:

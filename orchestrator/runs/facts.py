@@ -43,7 +43,7 @@ def gather(events: Sequence[Event]) -> Facts:
     everything, events = events, current(events)
     last: dict[str, Event] = {}
     begun: dict[int, float] = {}
-    of_nodes: list[tuple[int, Event]] = []
+    of_nodes: dict[int, list[Event]] = {}
     of_jobs: list[Event] = []
     for event in events:
         kind = event.type
@@ -55,12 +55,13 @@ def gather(events: Sequence[Event]) -> Facts:
             if kind != "node_ended":
                 begun.setdefault(number, event.t)
             if kind != "job_started":
-                of_nodes.append((number, event))
+                of_nodes.setdefault(number, []).append(event)
     attempt = max(begun, default=None)
     started = None if attempt is None else begun[attempt]
     whole = history(everything)
     own = whole if events is everything else history(events)
-    base = _base(_nodes(of_nodes, attempt), _job_id(of_jobs), last, attempt, started, whole)
+    nodes = () if attempt is None else _nodes(of_nodes.get(attempt, ()))
+    base = _base(nodes, _job_id(of_jobs), last, attempt, started, whole)
     noted = last.get("job_ended")
     if noted is not None and (
         _is_of_earlier_attempt(noted, attempt, started)
@@ -150,15 +151,14 @@ def _job_info(noted: Event | None, job_id: str) -> JobInfo | None:
     return JobInfo(job_id, state, noted.text("reason"))
 
 
-def _nodes(events: Iterable[tuple[int, Event]], attempt: int | None) -> tuple[NodeState, ...]:
-    """Of this attempt, out of events with the attempt of each."""
+def _nodes(events: Iterable[Event]) -> tuple[NodeState, ...]:
+    """Of one attempt, from its `node_started` and `node_ended`."""
     started: dict[int, Event] = {}
     ended: dict[int, Event] = {}
-    for number, event in events:
-        if number == attempt:
-            of_kind = started if event.type == "node_started" else ended
-            of_kind[event.integer("node")] = event
-    nodes = sorted(started.keys() | ended.keys())
+    for event in events:
+        of_kind = started if event.type == "node_started" else ended
+        of_kind[event.integer("node")] = event
+    nodes = sorted({**started, **ended})
     return tuple([_node(node, started.get(node), ended.get(node)) for node in nodes])
 
 
@@ -167,24 +167,28 @@ def _node(number: int, started: Event | None, ended: Event | None) -> NodeState:
     begun = started.t if started else ended.t if ended else 0.0
     if ended is None:
         return NodeState(number, host, begun, {})
-    ranks = ended.fields.get("ranks")
-    told = ranks.items() if isinstance(ranks, dict) else ()
-    codes = {
-        int(rank): code
-        for rank, code in told
-        if rank.isdecimal() and len(rank) < 10 and isinstance(code, int)
-    }
     return NodeState(
         number,
         host,
         begun,
-        ended=ended.t,
-        rc=ended.integer("rc"),
-        reason=ended.text("reason"),
-        message=ended.text("message"),
-        ranks=codes,
-        failure=_failure(number, ended),
+        _codes(ended.fields.get("ranks")),
+        ended.t,
+        ended.integer("rc"),
+        ended.text("reason"),
+        ended.text("message"),
+        _failure(number, ended),
     )
+
+
+def _codes(ranks: object) -> dict[int, int]:
+    """Exit code of each rank."""
+    if not isinstance(ranks, dict):
+        return {}
+    return {
+        int(rank): code
+        for rank, code in ranks.items()
+        if rank.isdecimal() and len(rank) < 10 and isinstance(code, int)
+    }
 
 
 def _failure(node: int, event: Event) -> Failure | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from orchestrator.errors import UserError
@@ -25,8 +24,7 @@ from orchestrator.runs.words import what_it_said
 from orchestrator.schedulers.base import JobInfo, JobState
 
 
-@dataclass(frozen=True)
-class Observed:
+class Observed(NamedTuple):
     layout: RunLayout
     record: RunRecord
     events: Sequence[Event]

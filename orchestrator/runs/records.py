@@ -12,6 +12,7 @@ from orchestrator.runs.reading import (
     END_OF_TIME,
     LARGEST,
     NUMBER,
+    parse_json,
     read_bytes,
     read_regular,
     read_tail,
@@ -211,7 +212,7 @@ def _read_object(path: Path | str) -> dict[str, Any] | None:
 
 def _parse_object(data: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(data)
+        value = parse_json(data)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -242,5 +243,6 @@ def _optional_integer(data: dict[str, Any], key: str, most: int = LARGEST) -> in
 
 
 def _integer(data: dict[str, Any], key: str, *, least: int = 0) -> int:
-    value = _optional_integer(data, key)
-    return least if value is None else max(least, value)
+    value = data.get(key)
+    # A bool is no number, though an int.
+    return value if type(value) is int and least <= value <= LARGEST else least

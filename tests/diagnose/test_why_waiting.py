@@ -72,12 +72,9 @@ def test_a_run_in_slurms_queue_is_explained_with_its_expected_start(
     monkeypatch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
     run = MadeRun(tmp_path, "queued-aaaaaa", scheduler="slurm").submitted("4101")
     observed, _ = observe_one(run.layout, ask=False)
-    from dataclasses import replace
-
     from orchestrator.runs.state import State
 
-    pending = replace(
-        observed,
+    pending = observed._replace(
         state=observed.state._replace(state=State.PENDING, reason="Waiting in the queue."),
         job=JobInfo("4101", JobState.PENDING, "Resources"),
     )
