@@ -22,6 +22,8 @@ _ECHOES = (
     r"|Timed out after \d+ seconds waiting for|[Ss]ocket (?:T|has t)imed? ?out|wait timeout after)",
     r"The client socket has timed out after|Timed out initializing process group in store based",
     r"Rendezvous(?:Timeout|Closed)Error|The connection to the C10d store has failed",
+    r"retrieving ncclUniqueId from \[\d+\] via c10d|CheckpointException ranks:\s*dict_keys\(\[\d",
+    r"^ImportError: \S*torch_extensions\S*/[\w.-]+\.so: cannot open shared object file",
 )
 _ECHO = re.compile("|".join(_ECHOES), re.MULTILINE)
 

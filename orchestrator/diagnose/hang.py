@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from orchestrator.diagnose.evidence import first_of, place_of
-from orchestrator.diagnose.match import Ending, explain
+from orchestrator.diagnose.match import Ending, Match, explain
 from orchestrator.diagnose.root import Case
 from orchestrator.diagnose.stacks import Place, grouped, place, stopped_ranks
 from orchestrator.diagnose.tail import Tail, read_rank_tail
@@ -29,7 +29,7 @@ def verdict(case: Case, found: Sequence[Witness]) -> Verdict:
     silent = sorted(set(tails) - set(places))
     stopped = stopped_ranks(places) or (silent if _all_wait(places) else [])
     stands = _stands(places, silent, set(stopped))
-    match = explain(case.rules, Ending(signal=signal.SIGABRT, ended="hang"))
+    match = _explained(case, tails, stopped)
     told = Verdict(
         "failed",
         "hang",
@@ -59,6 +59,15 @@ def verdict(case: Case, found: Sequence[Witness]) -> Verdict:
         evidence=_evidence(case, first, tails.get(first.rank), places),
         unsure=tuple(stopped[1:]),
     )
+
+
+def _explained(case: Case, tails: Mapping[int, Tail], stopped: Sequence[int]) -> Match | None:
+    """By a rule about hangs, for what the rank that stopped had printed; where none can be told
+    from the others, for what the first of all had."""
+    rules = [rule for rule in case.rules if "hang" in rule.ended]
+    whose = next(rank for rank in [*stopped, *sorted(tails), -1])
+    said = tails[whose].lines if whose in tails else ()
+    return explain(rules, Ending(signal=signal.SIGABRT, ended="hang", said=said))
 
 
 def _tails(case: Case) -> dict[int, Tail]:

@@ -6,7 +6,17 @@ from pathlib import Path
 
 from support.made_logs import leave, node_ended
 from support.made_runs import MadeRun
-from support.made_verdicts import ABORT, CLOSED, KILL, TERM, TIMEOUT, over, traceback, verdict
+from support.made_verdicts import (
+    ABORT,
+    CLOSED,
+    KILL,
+    TERM,
+    TIMEOUT,
+    WATCHDOG,
+    over,
+    traceback,
+    verdict,
+)
 
 from orchestrator.diagnose.why import one_line
 from orchestrator.runs.observe import observe_one
@@ -146,3 +156,46 @@ def test_what_the_kernel_said_counts_more_than_an_unknown_error_of_cuda(make: Ma
     told = over(node_ended(make, {0: TERM, 1: 1, 2: TERM, 3: TERM}, first=1))
     assert told.first is not None
     assert (told.first.rank, told.rule) == (1, "gpu-xid")
+
+
+def test_a_checkpoint_that_one_rank_could_not_write_is_that_ranks(make: MadeRun) -> None:
+    """torch's distributed checkpoint raises the same on all ranks, and names whose failed."""
+    said = (
+        "torch.distributed.checkpoint.api.CheckpointException: CheckpointException "
+        "ranks:dict_keys([2])\nTraceback (most recent call last): (RANK 2)\n"
+        '  File "/env/filesystem.py", line 4, in write_data\n'
+        "PermissionError: [Errno 13] Permission denied: '/ckpt/2.distcp'"
+    )
+    for rank in range(4):
+        leave(make, rank, traceback(said), code=1, t=50 + rank)
+    told = over(node_ended(make, dict.fromkeys(range(4), 1), first=0))
+    assert told.first is not None
+    assert (told.first.rank, told.rule, told.unsure) == (2, "save-of-another", ())
+    assert "Permission denied: '/ckpt/2.distcp'" in told.sentence
+
+
+def test_what_an_extension_that_was_not_built_is_missed_by_is_an_echo(make: MadeRun) -> None:
+    missed = "ImportError: /tmp/torch_extensions/py311/adam/adam.so: cannot open shared object file"
+    for rank in (1, 2, 3):
+        leave(make, rank, traceback(f"{missed}: No such file or directory"), code=1, t=50)
+    leave(make, 0, traceback("RuntimeError: Error building extension 'adam'"), code=1, t=51)
+    told = over(node_ended(make, {0: 1, 1: 1, 2: 1, 3: 1}, first=1))
+    assert told.first is not None
+    assert (told.first.rank, told.rule) == (0, "deepspeed-build")
+
+
+def test_a_port_that_went_down_is_that_of_the_node_that_says_so(tmp_path: Path) -> None:
+    """The peers' connections to it fail, too."""
+    run = MadeRun(tmp_path, "two-aaaaaa", nodes=2, procs=2).submitted()
+    run.started(0).started(1)
+    peer = "n0:9:9 [0] net_ib.cc:9 NCCL WARN NET/IB : Got completion from peer 10.0.0.2<4> with"
+    port = "n1:9:9 [0] net_ib.cc:9 NCCL WARN NET/IB : mlx5_3:1 Got async event : port error"
+    for rank in range(4):
+        before = f"{peer} status=12 opcode=0 len=0" if rank < 2 else port
+        watchdog = WATCHDOG.format(rank=rank, seq=5)
+        leave(run, rank, f"{before}\n{watchdog}", code=ABORT, node=rank // 2, t=50 + rank)
+    node_ended(run, {0: ABORT, 1: ABORT}, first=0)
+    told = over(node_ended(run, {2: ABORT, 3: ABORT}, node=1, first=2, t=61))
+    assert told.first is not None
+    assert (told.first.rank, told.node, told.rule) == (2, 1, "nccl-port-error")
+    assert "mlx5_3:1" in told.cause

@@ -169,3 +169,46 @@ def test_a_stack_may_name_any_file_and_none_is_read_that_is_no_script(
     told = over(node_ended(make, codes, reason="hang", message="no step for 60 s"))
     assert told.first is not None
     assert told.first.rank == 1
+
+
+def test_a_rank_that_was_waited_for_with_nccl_not_begun_is_the_one(make: MadeRun) -> None:
+    said = (
+        "torch.distributed.DistBackendError: [{rank}] is setting up NCCL communicator and "
+        "retrieving ncclUniqueId from [0] via c10d key-value store by key '0', but "
+        "store->get('0') got error: wait timeout after 600000ms, keys: /default_pg/0//cuda//0"
+    )
+    leave(make, 0, "tokenized 12 of 40 files", code=TERM, t=59)
+    for rank in (1, 2, 3):
+        leave(make, rank, traceback(said.format(rank=rank)), code=1, t=50 + rank)
+    told = over(node_ended(make, {0: TERM, 1: 1, 2: 1, 3: 1}, first=1))
+    assert told.first is not None
+    assert (told.first.rank, told.rule, told.unsure) == (0, "nccl-not-begun", ())
+
+
+def test_a_rank_that_had_finished_its_collectives_is_who_the_others_waited_for(
+    make: MadeRun,
+) -> None:
+    """It is told of the timeout by the others, and has none of its own."""
+    idle = (
+        "[rank2]:[E1 ProcessGroupNCCL.cpp:1834] [PG ID 0 PG GUID 0(default_pg) Rank 2] Received a "
+        "dump signal due to a collective timeout from  rank {by} and we will try our best to dump "
+        "the debug info. Last enqueued NCCL work: {enqueued}, last completed NCCL work: 86.This is "
+        "most likely caused by incorrect usages of collectives"
+    )
+    for rank in (0, 1, 3):
+        leave(make, rank, WATCHDOG.format(rank=rank, seq=87), code=ABORT, t=50 + rank)
+    leave(make, 2, idle.format(by=1, enqueued=86), code=ABORT, t=58)
+    told = over(node_ended(make, dict.fromkeys(range(4), ABORT), first=0))
+    assert told.first is not None
+    assert (told.first.rank, told.rule, told.unsure) == (2, "nccl-idle", ())
+    assert "rank 1 waited for" in told.sentence
+
+
+def test_what_a_hung_rank_had_printed_may_name_the_cause(make: MadeRun) -> None:
+    waits = 'UserWarning: Waited on lock file "/home/ann/.cache/adam/lock" for 10 seconds.'
+    for rank in range(4):
+        leave(make, rank, f"ConnectionResetError: long ago\n{waits}", code=KILL, t=59)
+    node_ended(make, dict.fromkeys(range(4), KILL), reason="hang", message="nothing for 900 s")
+    told = over(make)
+    assert (told.state, told.rule) == ("hang", "extension-lock")
+    assert "/home/ann/.cache/adam/lock" in told.cause
