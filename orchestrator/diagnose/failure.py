@@ -92,6 +92,9 @@ def _told(root: Root, cause: str, first: First) -> str:
     words that it said long before."""
     if root.first.ending:
         said = (f"{first.exception}: {cause}" if cause else first.message).rstrip(".")
+        if root.first.thread:
+            whose = f"{_who(root.first)} went on without its thread {root.first.thread}"
+            return f"{whose}, which had raised {said}, until it was told to end"
         return f"{_who(root.first)} raised {said}, and was still ending when it was told to end"
     quiet = "" if cause or root.heard not in (None, root.first) else unexplained(root.first)
     if quiet:

@@ -31,6 +31,7 @@ _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 _LATE_KILL = 1.5
 """Seconds after another rank's failure at which a SIGKILL is the launcher's or the agent's."""
 _SAID_ON_EXIT = 20
+_THREAD = re.compile(r"Exception in thread ([^\n]+):$")
 _GROUP = re.compile(r"(\(\d+ sub-exceptions?\)): ")
 
 
@@ -81,6 +82,14 @@ class Witness:
             return ""
         said = f"{record.exception_type}: {record.exception_message}".removesuffix(": ")
         return "\n".join(plain(line) for line in said.split("\n"))
+
+    @property
+    def thread(self) -> str:
+        """Whose exception its last traceback tells, where that is not the main thread's."""
+        start = self.tail.chain() if self.tail is not None else None
+        above = self.tail.lines[start - 1] if self.tail is not None and start else ""
+        found = _THREAD.match(above)
+        return found[1] if found else ""
 
     @property
     def told_to_end(self) -> bool:

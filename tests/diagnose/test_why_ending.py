@@ -69,6 +69,17 @@ def told(
     return why(observe_one(run.layout, ask=False)[0])
 
 
+def test_a_rank_that_went_on_without_one_of_its_threads_is_said_to_have(tmp_path: Path) -> None:
+    """Nobody else does what that was to do, and the rank itself is never done."""
+    died = f"Exception in thread Thread-3 (load):\n{traceback(BAD)}"
+    verdict = told(tmp_path, [(40, died)], echo=WATCHDOG, code=ABORT)
+    assert verdict.first is not None and verdict.first.rank == 1
+    assert verdict.sentence == (
+        f"Rank 1 on node 0 (n0) went on without its thread Thread-3 (load), which had raised {BAD},"
+        " until it was told to end."
+    )
+
+
 @pytest.mark.parametrize(
     ("echo", "code", "rule"),
     [(traceback(CLOSED), 1, "gloo-closed"), (WATCHDOG, ABORT, "nccl-timeout")],
