@@ -4,8 +4,8 @@ Usage: python benchmarks/soak/why_blind.py [RESULT_FILE]. Counts for how many fa
 rank, the class and the cause are right, how many of the causes that it claims are, and for how
 many healthy runs a cause was named. Exits with 1 below the goals: rank and class each right in
 95 %, and no healthy run blamed. The very first results, before any rule had seen a case, are
-benchmarks/results/why_blind_first.txt and, of the cases in `second` and `third`,
-why_blind_second_first.txt and why_blind_third_first.txt.
+benchmarks/results/why_blind_first.txt and, of the cases in `second`, `third` and `fourth`,
+why_blind_second_first.txt and so on.
 """
 
 from __future__ import annotations

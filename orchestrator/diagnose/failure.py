@@ -41,6 +41,8 @@ def of_attempt(run: Observed, state: RunState, rules: tuple[Rule, ...]) -> Verdi
         return _scheduled(case, state, told, _victim(state, found, root))
     if root is None or (root.first.told_to_end and root.heard is None):
         return _by_launcher(run, case, state, root)
+    if _is_echo(root) and any(is_launch_reason(node.reason) for node in state.nodes):
+        return _by_launcher(run, case, state, None)  # that node is whom the others missed
     return _by_rank(run, case, state, root, found)
 
 
@@ -77,6 +79,11 @@ def _by_rank(
         unsure=root.unsure,
         stands=_stands(case, root, speaker),
     )
+
+
+def _is_echo(root: Root) -> bool:
+    match = (root.heard or root.first).match
+    return match is not None and match.rule.echo
 
 
 def _limited(match: Match, read: int, unread: int) -> str:

@@ -199,3 +199,19 @@ def test_a_port_that_went_down_is_that_of_the_node_that_says_so(tmp_path: Path) 
     assert told.first is not None
     assert (told.first.rank, told.node, told.rule) == (2, 1, "nccl-port-error")
     assert "mlx5_3:1" in told.cause
+
+
+def test_a_node_whose_launch_failed_is_whom_the_others_missed(tmp_path: Path) -> None:
+    run = MadeRun(tmp_path, "two-aaaaaa", nodes=2, procs=2).submitted()
+    run.started(0).started(1)
+    for rank in range(2):
+        missed = "torch.distributed.DistStoreError: Timed out after 61 seconds waiting for clients."
+        leave(run, rank, traceback(f"{missed} 2/4 clients joined."), code=1, t=59)
+    folder = run.layout.node(0, 1)
+    folder.mkdir(parents=True, exist_ok=True)
+    said = "nvidia-container-cli: initialization error: nvml error: driver/library version mismatch"
+    (folder / "launcher.log").write_text(f"{said}\n")
+    node_ended(run, {0: 1, 1: 1}, first=0)
+    told = over(node_ended(run, {}, node=1, reason="launch-failed", t=9))
+    assert (told.first, told.node, told.rule) == (None, 1, "driver-mismatch")
+    assert told.evidence[0].text == said
