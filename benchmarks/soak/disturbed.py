@@ -99,7 +99,8 @@ class Soak:
         )
         disturbed = kept_work.classes(run)[:-1]
         if {*disturbed} != {ends}:
-            return f"its attempts ended as {disturbed}, not as {ends}"
+            told = [f"{one['class']} ({one['message']})" for one in kept_work.ends(run)[:-1]]
+            return f"its attempts ended as {', '.join(told)}, not as {ends}"
         if lost := kept_work.steps_lost(run):
             return f"{lost} steps were done again"
         return "" if kept_work.losses(run) == expected else "other losses"

@@ -41,8 +41,8 @@ def of_attempt(run: Observed, state: RunState, rules: tuple[Rule, ...]) -> Verdi
         return _scheduled(case, state, told, _victim(state, found, root))
     if root is None or (root.first.told_to_end and root.heard is None):
         return _by_launcher(run, case, state, root)
-    if _is_echo(root) and any(is_launch_reason(node.reason) for node in state.nodes):
-        return _by_launcher(run, case, state, None)  # that node is whom the others missed
+    if _never_came(state, root):
+        return _by_launcher(run, case, state, None)
     return _by_rank(run, case, state, root, found)
 
 
@@ -53,8 +53,7 @@ def _by_rank(
     match, elsewhere = speaker.match, None
     if match is None or not match.text or match.rule.vague:
         elsewhere = _elsewhere(case, root.first.node)
-    if elsewhere is not None:
-        match = elsewhere[1]
+    match = elsewhere[1] if elsewhere is not None else _of_its_error(case, match)
     named = match.rule.state if match else _class_of(state)
     if match is None and _is_hearsay(run, state) and unexplained(root.first):
         named = State.FAILED.value
@@ -81,9 +80,21 @@ def _by_rank(
     )
 
 
-def _is_echo(root: Root) -> bool:
-    match = (root.heard or root.first).match
-    return match is not None and match.rule.echo
+def _never_came(state: RunState, root: Root) -> bool:
+    """A node none of whose ranks was started, for which others waited in vain: all that is heard
+    are echoes, which name nobody, from after its end."""
+    heard = root.heard or root.first
+    if heard.match is None or not heard.match.rule.echo or heard.match.rank is not None:
+        return False
+    missed = [node for node in state.nodes if is_launch_reason(node.reason) and not node.ranks]
+    return any(node.ended is not None and node.ended <= heard.ended for node in missed)
+
+
+def _of_its_error(case: Case, match: Match | None) -> Match | None:
+    """Of what all raised because of one rank's error: that error's own rule, where it has one."""
+    error = match.groups.get("error", "") if match else ""
+    own = explain(case.rules, Ending(exit_code=1, exception=error)) if error else None
+    return own or match
 
 
 def _limited(match: Match, read: int, unread: int) -> str:
@@ -119,6 +130,8 @@ def _of_the_suspect(root: Root) -> str:
         return ""
     if first.code is None:
         return "; it left no exit record"
+    if heard.match is not None and heard.match.rank is not None:
+        return ""
     later = first.node == heard.node and first.ended > heard.ended
     return f"; it {exit_words(first.code)} after that" if later else ""
 

@@ -50,12 +50,13 @@ def verdict(case: Case, found: Sequence[Witness]) -> Verdict:
     named = first_of(first)
     if not named.exception:  # else the last line of its stack, or of what it printed long before
         named = replace(named, message=_stood(first, places))
+    why = f": {match.cause}" if match and match.text else ""
     return replace(
         told,
         first=named,
         node=first.node,
-        sentence=sentence(_said(first, places, stopped)),
-        next=_next(first, places) or told.next,
+        sentence=sentence(f"{_said(first, places, stopped)}{why}"),
+        next=told.next if why else _next(first, places) or told.next,
         evidence=_evidence(case, first, tails.get(first.rank), places),
         unsure=tuple(stopped[1:]),
     )

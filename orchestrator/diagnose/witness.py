@@ -15,7 +15,7 @@ from orchestrator.diagnose.aftermath import LAST_WORDS, Survived, survived
 from orchestrator.diagnose.match import Ending, Match, explain
 from orchestrator.diagnose.memory import asked_for, nearly_full
 from orchestrator.diagnose.rules import Rule
-from orchestrator.diagnose.tail import Tail, read_rank_tail, unprefixed
+from orchestrator.diagnose.tail import LONGEST, Tail, read_rank_tail, unprefixed
 from orchestrator.logs.line import stamp_of
 from orchestrator.logs.screen import plain
 from orchestrator.runs.layout import RunLayout
@@ -81,7 +81,8 @@ class Witness:
         if not record.exception_type:
             return ""
         said = f"{record.exception_type}: {record.exception_message}".removesuffix(": ")
-        return "\n".join(plain(line) for line in said.split("\n"))
+        lines = said.split("\n")[:_SAID_ON_EXIT]  # of a damaged record it may be anything
+        return "\n".join(plain(line[:LONGEST]) for line in lines)
 
     @property
     def thread(self) -> str:
@@ -187,7 +188,7 @@ def _ending(witness: Witness) -> Ending:
         chain = tail.chain()
     else:
         lines = without_ignored(record.last_lines if record else ())
-        said = tuple(unprefixed(plain(line)) for line in lines[-_SAID_ON_EXIT:])
+        said = tuple(unprefixed(plain(line[:LONGEST])) for line in lines[-_SAID_ON_EXIT:])
         chain = Tail(Path(), said).chain()
     # gloo's threads abort now and then in the exit that an exception has led to (torch 2.13).
     aborted = bool(witness.exception) and witness.signal == signal.SIGABRT

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -115,7 +116,7 @@ def read_tail(path: str | Path, size: int) -> bytes:
 def parse_json(data: bytes) -> Any:
     """What `json.loads` makes of UTF-8, in two thirds of the time for a few hundred bytes. Raises
     ValueError, RecursionError."""
-    text = data.decode("utf-8", "surrogatepass").strip(" \t\r\n")
+    text = data.removeprefix(BOM_UTF8).decode("utf-8", "surrogatepass").strip(" \t\r\n")
     found, end = _JSON.raw_decode(text)
     if end != len(text):
         raise ValueError("more than one value")

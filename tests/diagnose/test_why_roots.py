@@ -170,8 +170,22 @@ def test_a_checkpoint_that_one_rank_could_not_write_is_that_ranks(make: MadeRun)
         leave(make, rank, traceback(said), code=1, t=50 + rank)
     told = over(node_ended(make, dict.fromkeys(range(4), 1), first=0))
     assert told.first is not None
-    assert (told.first.rank, told.rule, told.unsure) == (2, "save-of-another", ())
-    assert "Permission denied: '/ckpt/2.distcp'" in told.sentence
+    assert (told.first.rank, told.unsure) == (2, ())
+    assert (told.rule, told.evidence[0].rank) == ("permission-denied", 0)
+
+
+def test_what_no_rule_knows_of_one_ranks_checkpoint_is_told_as_it_stands(make: MadeRun) -> None:
+    said = (
+        "torch.distributed.checkpoint.api.CheckpointException: CheckpointException "
+        "ranks:dict_keys([1])\nTraceback (most recent call last): (RANK 1)\n"
+        "RuntimeError: unexpected pos 4 vs 2"
+    )
+    for rank in range(4):
+        leave(make, rank, traceback(said), code=1, t=50 + rank)
+    told = over(node_ended(make, dict.fromkeys(range(4), 1), first=0))
+    assert told.first is not None
+    assert (told.first.rank, told.rule) == (1, "save-of-another")
+    assert told.sentence.endswith("RuntimeError: unexpected pos 4 vs 2.")
 
 
 def test_what_an_extension_that_was_not_built_is_missed_by_is_an_echo(make: MadeRun) -> None:
@@ -215,3 +229,23 @@ def test_a_node_whose_launch_failed_is_whom_the_others_missed(tmp_path: Path) ->
     told = over(node_ended(run, {}, node=1, reason="launch-failed", t=9))
     assert (told.first, told.node, told.rule) == (None, 1, "driver-mismatch")
     assert told.evidence[0].text == said
+
+
+def test_a_launch_that_failed_after_a_rank_was_named_changes_nothing(tmp_path: Path) -> None:
+    """It may have failed because of that one: here it ended last, with a rank of its own."""
+    run = MadeRun(tmp_path, "two-aaaaaa", nodes=3, procs=2).submitted()
+    for node in range(3):
+        run.started(node)
+    late = "RuntimeError: Rank 5 failed to pass monitoredBarrier in 60000 ms"
+    for rank in range(2):
+        leave(run, rank, traceback(late), code=1, t=50)
+    leave(run, 2, "", code=TERM, node=1, t=60)
+    leave(run, 4, "", code=TERM, node=2, t=60)
+    leave(run, 5, "", code=TERM, node=2, t=60)
+    folder = run.layout.node(0, 1)
+    (folder / "launcher.log").write_text("torch.distributed.DistNetworkError: Broken pipe\n")
+    node_ended(run, {0: 1, 1: 1}, first=0, t=51)
+    node_ended(run, {2: TERM}, node=1, reason="launch-failed", t=61)
+    told = over(node_ended(run, {4: TERM, 5: TERM}, node=2, reason="terminated", t=61))
+    assert told.first is not None
+    assert (told.first.rank, told.node, told.rule) == (5, 2, "monitored-barrier")

@@ -185,6 +185,37 @@ def test_a_rank_that_was_waited_for_with_nccl_not_begun_is_the_one(make: MadeRun
     assert (told.first.rank, told.rule, told.unsure) == (0, "nccl-not-begun", ())
 
 
+def test_nccl_that_was_not_begun_in_a_part_of_the_ranks_is_no_word_on_rank_0(
+    make: MadeRun,
+) -> None:
+    """In that message [0] stands for the first of the group, whoever that is."""
+    said = (
+        "torch.distributed.DistBackendError: [1] is setting up NCCL communicator and retrieving "
+        "ncclUniqueId from [0] via c10d key-value store by key '0', but store->get('0') got error: "
+        "wait timeout after 600000ms, keys: /2/0//cuda//0"
+    )
+    for rank in (0, 1, 2):
+        leave(make, rank, "step 4", code=TERM, t=59)
+    leave(make, 3, traceback(said), code=1, t=50)
+    told = over(node_ended(make, {0: TERM, 1: TERM, 2: TERM, 3: 1}, first=3))
+    assert (told.rule, {0, *told.unsure}) == ("nccl-not-begun", {0, 1, 2})
+
+
+def test_a_rank_with_a_timeout_of_its_own_is_not_the_idle_one(make: MadeRun) -> None:
+    """The numbers in the signal are those of the whole group, where its timeout is a part's."""
+    idle = (
+        "[PG ID 0 PG GUID 0(default_pg) Rank {rank}] Received a dump signal due to a collective "
+        "timeout from rank 0 and we will try our best to dump the debug info. Last enqueued NCCL "
+        "work: 3, last completed NCCL work: 3.This is most likely"
+    )
+    for rank in range(4):
+        own = "" if rank == 3 else WATCHDOG.format(rank=rank, seq=1000)
+        leave(make, rank, f"{own}\n{idle.format(rank=rank)}", code=ABORT, t=50 + rank)
+    told = over(node_ended(make, dict.fromkeys(range(4), ABORT), first=0))
+    assert told.first is not None
+    assert (told.first.rank, told.rule, told.unsure) == (3, "nccl-idle", ())
+
+
 def test_a_rank_that_had_finished_its_collectives_is_who_the_others_waited_for(
     make: MadeRun,
 ) -> None:
@@ -212,3 +243,23 @@ def test_what_a_hung_rank_had_printed_may_name_the_cause(make: MadeRun) -> None:
     told = over(make)
     assert (told.state, told.rule) == ("hang", "extension-lock")
     assert "/home/ann/.cache/adam/lock" in told.cause
+
+
+def test_a_question_that_was_answered_is_not_what_a_hang_waits_for(make: MadeRun) -> None:
+    for rank in range(4):
+        leave(make, rank, "Do you want to continue? [Y/n] y\nstep 1", code=KILL, t=59)
+    node_ended(make, dict.fromkeys(range(4), KILL), reason="hang", message="nothing for 900 s")
+    assert over(make).rule == "hang"
+
+
+def test_what_explains_a_stack_is_said_with_what_to_do_about_it(make: MadeRun) -> None:
+    waits = 'UserWarning: Waited on lock file "/cache/adam/lock" for 10 seconds.'
+    deep = "\n".join(f'  File "/home/ann/data.py", line {n} in load' for n in range(150))
+    for rank in range(4):
+        frames = f"{deep}\n{ELSEWHERE}" if rank == 1 else IN_COLLECTIVE
+        leave(make, rank, f"{waits}\n{STACK.format(frames=frames)}", code=ABORT, t=50 - rank)
+    node_ended(make, dict.fromkeys(range(4), ABORT), reason="hang", message="no step for 60 s")
+    told = over(make)
+    assert told.first is not None and told.first.rank == 1
+    assert told.rule == "extension-lock"
+    assert "/cache/adam/lock" in told.sentence and "Remove that lock" in told.next

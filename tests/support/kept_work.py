@@ -79,12 +79,17 @@ def attempts(run: Path) -> int:
     return len(list((run / "attempts").iterdir()))
 
 
-def classes(run: Path) -> list[str]:
-    """As what each attempt ended, by the supervisors' events."""
+def ends(run: Path) -> list[dict[str, Any]]:
+    """How each attempt ended, by the supervisors' events."""
     events = [
         json.loads(line)
         for path in (run / "events").glob("*.jsonl")
         for line in path.read_text().splitlines()
         if '"attempt_ended"' in line
     ]
-    return [event["class"] for event in sorted(events, key=lambda event: event["attempt"])]
+    return sorted(events, key=lambda event: event["attempt"])
+
+
+def classes(run: Path) -> list[str]:
+    """As what each ended."""
+    return [event["class"] for event in ends(run)]
