@@ -107,6 +107,15 @@ def test_every_byte_arrives(tmp_path: Path) -> None:
     assert layout.events.is_dir() and not list(layout.events.iterdir())
 
 
+def test_a_record_that_an_editor_has_saved_is_read(tmp_path: Path) -> None:
+    """Some put a mark before UTF-8, and white space around."""
+    layout = create(tmp_path)
+    layout.record.write_bytes(b"\xef\xbb\xbf\r\n " + layout.record.read_bytes() + b"\n\t")
+    assert read_record(layout) == RECORD
+    layout.record.write_bytes(layout.record.read_bytes() + b"{}")
+    assert read_record(layout) is None
+
+
 def test_a_run_without_secrets_has_no_file_of_them(tmp_path: Path) -> None:
     layout = made(bundle(tmp_path), b"", secrets={}, group_shared=False)
     assert not layout.secrets.exists()
