@@ -53,7 +53,10 @@ def conclude(node_dir: Path, expected: int, seen: Seen) -> Conclusion:
     if (ended or seen.asked) and first is not None and told_to_end(records[first["rank"]]):
         first = None  # it did what it was told, by the file or by SLURM's own SIGTERM
     complete = len(records) >= expected and not any(map(code_of, records.values()))
-    reason = outcome(records, expected, terminated=ended and first is None, launched=seen.launched)
+    # Its time was up before it was through, with its launch perhaps.
+    cut_off = seen.asked is not None and seen.ended_at is not None and not complete
+    terminated = (ended or cut_off) and first is None
+    reason = outcome(records, expected, terminated=terminated, launched=seen.launched)
     if seen.hung and not complete:
         return Conclusion("hang", records, None, None, None, complete=False)
     obeyed = seen.asked is not None and len(records) >= expected and _obeyed(records)
@@ -62,8 +65,8 @@ def conclude(node_dir: Path, expected: int, seen: Seen) -> Conclusion:
     said, message = None, None
     if reason in ("setup-failed", "launch-failed"):
         said, message = _launch_failure(node_dir, reason, seen)
-    elif reason == "terminated":
-        message = f"ended by {seen.stop_signal or 'the agent'}"
+    elif reason == "terminated" and seen.stop_signal is not None:
+        message = f"ended by {seen.stop_signal}"
     return Conclusion(reason, records, first, said, message, complete)
 
 

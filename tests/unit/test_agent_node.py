@@ -296,6 +296,26 @@ def test_ranks_that_let_the_warning_pass_are_ended_in_time_for_the_queue(make: M
     assert not run.marked()
 
 
+@pytest.mark.parametrize(
+    "launch",
+    ["sleep 3600 & wait\n", f"{LAUNCHING}sleep 3600 & wait\n"],
+    ids=["setup", "launcher"],
+)
+def test_a_launch_that_the_time_limit_cuts_off_is_no_launch_that_failed(
+    make: Make, launch: str
+) -> None:
+    """On a busy node ranks may need longer to begin than the time that is left."""
+    run = make("", f': >"$PTX_NODE_DIR/begun"\n{launch}', restart={"warning": 2}).start()
+    until((run.node / "begun").exists, "launch.sh at work", run.story)
+    assert run.agent is not None
+    os.kill(run.agent.pid, signal.SIGUSR2)
+    assert run.wait() == 1
+    ended = run.ended()
+    assert (ended["reason"], ended["ranks"]) == ("terminated", {})
+    assert "time limit is near" in ended["message"]
+    assert not run.marked()
+
+
 def test_ranks_without_a_step_for_too_long_hang(make: Make) -> None:
     rank = (
         "import os, time; from pathlib import Path\n"
