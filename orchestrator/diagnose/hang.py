@@ -66,8 +66,8 @@ def _explained(case: Case, tails: Mapping[int, Tail], stopped: Sequence[int]) ->
     """By a rule about hangs, for what the rank that stopped had printed; where none can be told
     from the others, for what the first of all had."""
     rules = [rule for rule in case.rules if "hang" in rule.ended]
-    whose = next(rank for rank in [*stopped, *sorted(tails), -1])
-    said = tails[whose].lines if whose in tails else ()
+    ranks = [rank for rank in (*stopped, *sorted(tails)) if rank in tails]
+    said = tails[ranks[0]].lines if ranks else ()
     return explain(rules, Ending(signal=signal.SIGABRT, ended="hang", said=said))
 
 

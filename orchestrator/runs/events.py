@@ -15,7 +15,7 @@ from orchestrator.agent.files import append_line
 from orchestrator.runs.files import made_alone
 from orchestrator.runs.layout import RunLayout
 from orchestrator.runs.process import host_name
-from orchestrator.runs.reading import END_OF_TIME, LARGEST, NUMBER, Mark, read_regular
+from orchestrator.runs.reading import END_OF_TIME, LARGEST, NUMBER, Mark, parse_json, read_regular
 
 VERSION = 1
 MAX_LINE = 4 << 20
@@ -204,7 +204,7 @@ def _parse(line: bytes) -> Event | None:
     if len(line) > MAX_LINE:
         return None
     try:
-        return _event(json.loads(line))
+        return _event(parse_json(line))
     except (ValueError, RecursionError):
         return None
 

@@ -12,11 +12,11 @@ from typing import Any, BinaryIO, NamedTuple
 
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _BLOCK, _LEAST = 1 << 20, 1 << 12
+_JSON = json.JSONDecoder()
 LARGEST = 10**9
 """Of any number that is counted: ranks, nodes, attempts. A larger one is damage."""
 NUMBER = (float, int)
 """For isinstance: a union would be made anew at each look."""
-_JSON = json.JSONDecoder()
 END_OF_TIME = 253_402_214_400.0
 """31 December 9999, in epoch seconds: what is beyond is no time, and no calendar can show it."""
 
